@@ -1,0 +1,22 @@
+//! The pure core: what orders, stock, releases and manifests are and how they change.
+//!
+//! A domain type decides (`-> Vec<Fact>` or a refusal), changes only by `apply`, and says by
+//! `owes` what it still owes the world. Nothing in this folder knows a clock, IO, async, JSON or
+//! an actor; whoever calls it brings the time.
+
+pub mod cancellation;
+pub mod command;
+pub mod confirmation;
+pub mod estimate;
+pub mod fact;
+pub mod ids;
+pub mod invariants;
+pub mod manifest;
+pub mod movement;
+pub mod order;
+pub mod rank;
+pub mod release;
+pub mod sscc;
+pub mod state;
+pub mod stock;
+pub mod time;

@@ -1,0 +1,12 @@
+//! What the engine needs from the world, as traits: production and the seeded world both
+//! implement them, so that the same actors run in either.
+
+pub mod clock;
+pub mod entropy;
+pub mod fate;
+pub mod faults;
+pub mod store;
+pub mod wms;
+
+/// A future that can be named behind a trait object.
+pub type BoxFuture<T> = futures_util::future::BoxFuture<'static, T>;

@@ -1,0 +1,554 @@
+//! Where everything that must survive is kept.
+//!
+//! One trait for every backend. Three rules shape it:
+//!
+//! 1. **A reply is not durability.** A write answers with [`Written`]: the reply, and apart from
+//!    it the acknowledgement that it survives what the backend's durability class names. Nothing
+//!    may leave the house before the acknowledgement.
+//! 2. **Every write of a partition is fenced.** An owner holds a [`Fence`]; when another owner
+//!    has raised the epoch since, its commits are refused with [`CommitError::Conflict`].
+//! 3. **An unknown outcome is not a failure.** [`CommitError::Unknown`] means "may have been
+//!    applied": read before retrying.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::BoxFuture;
+use crate::domain::command::{Command, Kind, ShipTo};
+use crate::domain::confirmation::Confirmation;
+use crate::domain::fact::Recorded;
+use crate::domain::ids::{
+    ClientNo, CorrelationId, PartitionId, Reference, ReleaseId, Sku, TransactionId, WaveId,
+};
+use crate::domain::sscc::Sscc;
+use crate::domain::stock::Position;
+use crate::domain::time::Timestamp;
+
+/// The store, shared by every actor and every reader.
+pub type SharedStore = Arc<dyn Store>;
+
+/// Durable state. All futures are `Send`, hold no lock and may be dropped at any await; a write
+/// whose future is dropped may still happen.
+pub trait Store: Send + Sync + 'static {
+    /// What an acknowledged write survives.
+    fn durability(&self) -> Durability;
+
+    /// Makes warehouses and clients known, once at every start, before anything else.
+    ///
+    /// # Errors
+    /// [`RegisterError::PartitionChanged`] when a warehouse's partition is not the stored one.
+    fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>>;
+
+    /// Accepts commands: claims their references, stores them, queues them in their lanes and
+    /// writes the first feed entry, all or nothing for each. Verdicts stand in the batch's order;
+    /// a duplicate within a batch sees the one before it.
+    fn accept(&self, batch: Vec<NewCommand>) -> BoxFuture<Written<Vec<Verdict>>>;
+
+    /// Queues a WMS's reports in a partition's control lane, all or nothing.
+    fn append_reports(
+        &self,
+        partition: PartitionId,
+        reports: Vec<Confirmation>,
+    ) -> BoxFuture<Result<Written<()>, CommitError>>;
+
+    /// Makes the caller the partition's only owner: raises its epoch and stores `nonce`.
+    /// Every earlier fence is void from here on.
+    fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>>;
+
+    /// Reads all that an owner keeps in memory. Call it after [`Store::take`] is durable; it sees
+    /// every write before that.
+    fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>>;
+
+    /// Reads the first entries of each lane, up to the limits; they stay until a commit takes them.
+    fn gather(&self, fence: Fence, limits: GatherLimits) -> BoxFuture<Result<Gathered, ReadError>>;
+
+    /// Writes one turn: all or nothing, refused when the fence is void.
+    fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>>;
+
+    /// Takes the next `count` carton serials for good; those not used are a gap.
+    fn lease_serials(&self, count: u64) -> BoxFuture<Result<Written<u64>, CommitError>>;
+
+    /// Partitions with something to do, and when: time zero for one with a filled lane.
+    fn wake_ups(&self) -> BoxFuture<Result<Vec<(PartitionId, Timestamp)>, ReadError>>;
+
+    /// Reads one transaction.
+    fn transaction(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>>;
+
+    /// Reads where an order goes; `None` for other kinds and once erased.
+    fn ship_to(&self, id: TransactionId) -> BoxFuture<Result<Option<ShipTo>, ReadError>>;
+
+    /// The transaction that holds a reference.
+    fn claimed(
+        &self,
+        client: ClientNo,
+        kind: Kind,
+        reference: Reference,
+    ) -> BoxFuture<Result<Option<TransactionId>, ReadError>>;
+
+    /// A client's orders by id, after `after`, at most `limit`.
+    fn orders_of(
+        &self,
+        client: ClientNo,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<TransactionId>, ReadError>>;
+
+    /// Reads one position.
+    fn position(
+        &self,
+        partition: PartitionId,
+        client: ClientNo,
+        sku: Sku,
+    ) -> BoxFuture<Result<Option<Position>, ReadError>>;
+
+    /// A client's positions in a warehouse by SKU, after `after`, at most `limit`.
+    fn positions(
+        &self,
+        partition: PartitionId,
+        client: ClientNo,
+        after: Option<Sku>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<(Sku, Position)>, ReadError>>;
+
+    /// The cartons of a closed manifest, in the order they were put on it.
+    fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>>;
+
+    /// A client's feed after sequence `after`, at most `limit` entries, without holes.
+    fn feed(
+        &self,
+        client: ClientNo,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>>;
+
+    /// All transactions by id, after `after`, at most `limit`: for checks and repairs.
+    fn scan(
+        &self,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<StoredTransaction>, ReadError>>;
+
+    /// Turns transactions that ended more than `retention` before `now` into tombstones, and
+    /// drops tombstones as old again; at most `limit` of each. Answers how many it touched.
+    fn sweep(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>>;
+
+    /// True while the store takes writes.
+    fn is_writable(&self) -> bool;
+}
+
+/// A reply, and apart from it the acknowledgement of its durability.
+pub struct Written<T> {
+    /// What the write answered.
+    pub reply: T,
+    /// Resolves when the write is durable at the store's class.
+    pub durable: BoxFuture<Result<(), CommitError>>,
+}
+
+impl<T> Written<T> {
+    /// A reply that came after the write was durable.
+    pub fn durably(reply: T) -> Written<T> {
+        Written { reply, durable: Box::pin(std::future::ready(Ok(()))) }
+    }
+
+    /// Waits for durability, then gives the reply.
+    ///
+    /// # Errors
+    /// When durability could not be had; the write may still have been applied.
+    pub async fn wait(self) -> Result<T, CommitError> {
+        self.durable.await?;
+        Ok(self.reply)
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of the process and of the machine: it was fsynced.
+    Fsync,
+    /// Nothing: for tests.
+    Memory,
+}
+
+impl Durability {
+    /// The class's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Durability::Fsync => "fsync",
+            Durability::Memory => "memory",
+        }
+    }
+}
+
+/// Names that a start brings.
+#[derive(Clone, Debug, Default)]
+pub struct Registration {
+    /// Warehouse codes and their partitions.
+    pub warehouses: Vec<(String, PartitionId)>,
+    /// Client names.
+    pub clients: Vec<String>,
+}
+
+/// The numbers of all clients the store has ever met, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// Name and number.
+    pub clients: Vec<(String, ClientNo)>,
+}
+
+/// SHA-256 of a command as parsed, without fields at their default.
+pub type Digest = [u8; 32];
+
+/// A command to accept.
+#[derive(Clone, Debug)]
+pub struct NewCommand {
+    /// The id it gets if it is new; its home is the partition it is queued in.
+    pub id: TransactionId,
+    /// Whose it is.
+    pub client: ClientNo,
+    /// The `Idempotency-Key` header, judged before the reference.
+    pub key: Option<IdempotencyKey>,
+    /// What is asked for.
+    pub command: Command,
+    /// Of the command and the personal data.
+    pub digest: Digest,
+    /// Personal data, stored apart.
+    pub ship_to: Option<ShipTo>,
+    /// Version 1.
+    pub accepted: Recorded,
+    /// The work lane refuses commands beyond this many; the other lanes are not counted.
+    pub backlog_max: u64,
+}
+
+impl NewCommand {
+    /// The lane it is queued in.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match self.command {
+            Command::Order(_) => Lane::Work,
+            Command::Move(_) | Command::Manifest(_) => Lane::Stock,
+            Command::Cancellation(_) => Lane::Control,
+        }
+    }
+}
+
+/// An `Idempotency-Key` and the call it was sent with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Which call; keys of different calls do not meet.
+    pub call: Kind,
+    /// 1 to 255 visible ASCII characters.
+    pub key: String,
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Accepted under the id it proposed.
+    New,
+    /// The same command was accepted before, under this id.
+    Replay(TransactionId),
+    /// The reference belongs to a transaction with other content.
+    ReferenceConflict(TransactionId),
+    /// The `Idempotency-Key` was used with other content.
+    KeyReused,
+    /// The warehouse's work lane is full.
+    BacklogFull,
+    /// The store has no room for this lane.
+    StoreFull,
+    /// Not accepted; trying again is safe.
+    Unavailable,
+    /// It may have been accepted; trying again finds out.
+    Unknown,
+}
+
+/// The three queues of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Reports of the WMS and cancellations: drained first, needs no credit.
+    Control,
+    /// Moves and manifests.
+    Stock,
+    /// Orders; pulled only while credits are free.
+    Work,
+}
+
+impl Lane {
+    /// All lanes in the order they are drained.
+    pub const ALL: [Lane; 3] = [Lane::Control, Lane::Stock, Lane::Work];
+}
+
+/// Proof of ownership of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Raised by every owner.
+    pub epoch: u64,
+    /// The owner's own number: a store that forgot an epoch cannot hand out the same pair twice.
+    pub nonce: u64,
+}
+
+/// All that an owner rebuilds its memory from.
+#[derive(Clone, Debug, Default)]
+pub struct PartitionImage {
+    /// The stock ledger.
+    pub positions: Vec<((ClientNo, Sku), Position)>,
+    /// Waves that the WMS has not answered.
+    pub waves: Vec<StoredWave>,
+    /// Orders and manifests that were pulled and are not done.
+    pub open: Vec<StoredTransaction>,
+}
+
+/// A wave that waits for its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredWave {
+    /// Its id.
+    pub id: WaveId,
+    /// Its releases, in order.
+    pub releases: Vec<ReleaseId>,
+}
+
+/// A transaction as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredTransaction {
+    /// Its id.
+    pub id: TransactionId,
+    /// Whose it is.
+    pub client: ClientNo,
+    /// Of what was asked for.
+    pub digest: Digest,
+    /// What was asked for.
+    pub command: Command,
+    /// What happened; fact `i` is version `i + 1`, the first is `Accepted`.
+    pub facts: Vec<Recorded>,
+}
+
+impl StoredTransaction {
+    /// The newest version.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        u32::try_from(self.facts.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// What is known of an id.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Lookup {
+    /// The transaction.
+    Live(Box<StoredTransaction>),
+    /// It ended longer ago than the retention.
+    Expired(Box<Tombstone>),
+}
+
+/// What stays of a transaction past its retention: enough to answer a replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// Its id.
+    pub id: TransactionId,
+    /// Whose it was.
+    pub client: ClientNo,
+    /// Of what was asked for.
+    pub digest: Digest,
+    /// Its kind.
+    pub kind: Kind,
+    /// The client's name for it.
+    pub reference: Reference,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Of the call that brought it.
+    pub correlation: CorrelationId,
+}
+
+/// How much of each lane to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatherLimits {
+    /// Entries of the control lane.
+    pub control: usize,
+    /// Entries of the stock lane.
+    pub stock: usize,
+    /// Entries of the work lane.
+    pub work: usize,
+}
+
+/// What the lanes hold.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// Entries, control first, then stock, then work, each in order of arrival.
+    pub entries: Vec<LaneEntry>,
+    /// Orders in the work lane, those in `entries` included.
+    pub backlog: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<Timestamp>,
+}
+
+/// One entry of a lane.
+#[derive(Clone, Debug)]
+pub struct LaneEntry {
+    /// The lane.
+    pub lane: Lane,
+    /// Its number there.
+    pub n: u64,
+    /// What it holds.
+    pub item: LaneItem,
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug)]
+pub enum LaneItem {
+    /// A transaction to work.
+    Transaction(Box<StoredTransaction>),
+    /// A report of the WMS.
+    Report(Box<Confirmation>),
+    /// Bytes that cannot be read; they become a dead letter.
+    Undecodable(String),
+}
+
+/// One turn's writes. Empty fields write nothing.
+#[derive(Clone, Debug, Default)]
+pub struct TurnCommit {
+    /// Lane entries that this turn has dealt with.
+    pub taken: Vec<(Lane, u64)>,
+    /// Transactions that the house itself begins (manifests); their facts are in `facts`.
+    pub created: Vec<(TransactionId, Command)>,
+    /// New facts, and with each a feed entry of its client ([`ClientNo::HOUSE`] has no feed).
+    pub facts: Vec<NewFacts>,
+    /// Positions as they are now.
+    pub positions: Vec<((ClientNo, Sku), Position)>,
+    /// Waves that go out.
+    pub waves: Vec<StoredWave>,
+    /// Waves that are answered.
+    pub answered: Vec<WaveId>,
+    /// Transactions that the owner holds in memory from here on.
+    pub opened: Vec<TransactionId>,
+    /// Those it holds no longer.
+    pub closed: Vec<TransactionId>,
+    /// Transactions that ended, for the retention.
+    pub ended: Vec<(TransactionId, Timestamp)>,
+    /// Cartons of manifests that are closed by this turn.
+    pub cartons: Vec<(TransactionId, Vec<ManifestCarton>)>,
+    /// What is kept aside.
+    pub dead: Vec<DeadLetter>,
+    /// When the partition must be awake next; time zero while something is owed.
+    pub wake_at: Timestamp,
+}
+
+/// New facts of one transaction.
+#[derive(Clone, Debug)]
+pub struct NewFacts {
+    /// The transaction.
+    pub id: TransactionId,
+    /// Whose feed hears of them.
+    pub client: ClientNo,
+    /// The version of the first.
+    pub first_version: u32,
+    /// The facts.
+    pub facts: Vec<Recorded>,
+}
+
+/// A carton on a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestCarton {
+    /// Its code.
+    pub sscc: Sscc,
+    /// The WMS's own name for it.
+    pub carton_id: Option<String>,
+    /// The release that packed it.
+    pub release: ReleaseId,
+}
+
+/// Something that could not be worked and blocks nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// What it was.
+    pub kind: DeadKind,
+    /// The transaction it was about.
+    pub id: Option<TransactionId>,
+    /// Why, in words for an operator.
+    pub reason: String,
+    /// The thing itself, readable.
+    pub detail: String,
+    /// When it was kept aside.
+    pub at: Timestamp,
+}
+
+/// The kinds of dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadKind {
+    /// An order that the WMS refuses.
+    Order,
+    /// A report that cannot be booked, or bytes that cannot be read.
+    Confirmation,
+}
+
+/// A pointer to an event: version `version` of `id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedEntry {
+    /// Its number in the client's feed, contiguous from 1.
+    pub sequence: u64,
+    /// The transaction.
+    pub id: TransactionId,
+    /// The version.
+    pub version: u32,
+}
+
+/// A write that did not go through, or may not have.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Another owner has taken the partition; nothing was written.
+    #[error("another owner has taken the partition")]
+    Conflict,
+    /// No room; nothing was written.
+    #[error("the store has no room for this lane")]
+    Full,
+    /// Nothing was written; trying again is safe.
+    #[error("the store cannot be written")]
+    Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// It may have been written: read before trying again.
+    #[error("the outcome of a write is unknown")]
+    Unknown(#[source] Arc<dyn Error + Send + Sync>),
+}
+
+/// A read that did not go through.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Trying again may help.
+    #[error("the store cannot be read")]
+    Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// Bytes are not what was written.
+    #[error("{what} cannot be decoded")]
+    Corrupt {
+        /// What was read.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+/// A start that the store refuses.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// A warehouse keeps its partition for ever: its orders and stock live there.
+    #[error("warehouse {code} has partition {stored} in the store and {configured} in the configuration")]
+    PartitionChanged {
+        /// The warehouse.
+        code: String,
+        /// Its partition in the store.
+        stored: u16,
+        /// Its partition in the configuration.
+        configured: u16,
+    },
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
