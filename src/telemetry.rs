@@ -32,7 +32,10 @@ pub(crate) fn start(log: &Log) -> Flush {
     // A process that cannot start this thread cannot start the others either and will say so.
     std::thread::Builder::new().name("log".into()).spawn(move || drain(&waiting, &dropped)).ok();
     // The setting was parsed by the same filter before.
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The HTTP server tells of each of its worker threads; that is a warning's worth at most, unless
+    // the setting names it.
+    let filter = EnvFilter::try_new(format!("actix_server=warn,{}", log.level))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = match log.format {
         LogFormat::Text => builder.with_ansi(colours()).with_target(false).try_init(),

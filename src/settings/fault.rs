@@ -41,7 +41,7 @@ impl fmt::Display for Faults {
         for fault in &self.0 {
             write!(f, "\n  {fault}")?;
         }
-        f.write_str("\nall settings with their defaults and bounds: wavegate config show")
+        f.write_str("\n`wavegate config show` prints every setting that there is")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads the layers, fills in what a list entry leaves out, and parses; reports every fault.
 //!
 //! The parser stops at its first fault. So that a user sees all of them at once, what is faulty
-//! is replaced by its default (or taken away, when it is unknown) and the rest is parsed again.
+//! is replaced by a value that works (or taken away, when it is unknown) and parsed again.
 
 use figment::error::{Actual, Error, Kind};
 use figment::providers::{Format, Toml};
@@ -71,12 +71,23 @@ pub(crate) fn load(sources: &Sources) -> Result<Loaded, Faults> {
     complete(&mut values);
     let (settings, mut faults) = parse(&layers, &values);
     if let Some(settings) = settings {
-        check::check(&settings, |path| at(&values, path).and_then(|v| source(&layers, v.tag())), &mut faults);
+        let mut contradictions = Vec::new();
+        let of = |path: &[&str]| at(&values, path).and_then(|v| source(&layers, v.tag()));
+        check::check(&settings, of, &mut contradictions);
+        // What contradicts a mended value contradicts nothing that the user wrote.
+        contradictions.retain(|c| !faults.iter().any(|f| entry(&f.key) == entry(&c.key)));
+        faults.append(&mut contradictions);
         if faults.is_empty() {
             return Ok(Loaded { settings, values, layers });
         }
     }
     Err(Faults(faults))
+}
+
+/// The section or list entry that a key belongs to.
+fn entry(key: &str) -> &str {
+    let end = key.match_indices('.').nth(1).map_or(key.len(), |(i, _)| i);
+    &key[..end]
 }
 
 fn unreadable(file: &std::path::Path) -> Option<Fault> {
@@ -123,10 +134,8 @@ fn underlay(entry: &mut Dict, template: &Dict) {
     }
 }
 
-/// Parses again and again, each time without the last fault.
+/// Parses again and again, each time with the last fault mended.
 fn parse(layers: &Figment, values: &Value) -> (Option<Settings>, Vec<Fault>) {
-    let defaults = Toml::string(DEFAULTS).data().ok().and_then(|mut d| d.remove(&Profile::Default));
-    let defaults = Value::from(defaults.unwrap_or_default());
     let mut values = values.clone();
     let mut faults = Vec::new();
     while faults.len() < FAULTS_MAX {
@@ -134,18 +143,39 @@ fn parse(layers: &Figment, values: &Value) -> (Option<Settings>, Vec<Fault>) {
             Ok(settings) => return (Some(settings), faults),
             Err(error) => error,
         };
-        let path: Vec<&str> = error.path.iter().map(String::as_str).collect();
+        let mut path: Vec<&str> = error.path.iter().map(String::as_str).collect();
         faults.push(describe(layers, &values, &path, &error.kind));
-        let default = match error.kind {
-            Kind::UnknownField(..) => None,
-            _ => at(&defaults, &path).cloned(),
+        let mended = match &error.kind {
+            Kind::UnknownField(..) => replace(&mut values, &path, None),
+            Kind::MissingField(field) => {
+                path.push(field);
+                let fallback = fallback(&path);
+                fallback.is_some() && replace(&mut values, &path, fallback)
+            }
+            _ => {
+                let fallback = fallback(&path);
+                // What does not help once does not help again.
+                at(&values, &path) != fallback.as_ref() && replace(&mut values, &path, fallback)
+            }
         };
-        let same = at(&values, &path).is_some_and(|v| Some(v) == default.as_ref());
-        if path.is_empty() || same || !replace(&mut values, &path, default) {
+        if !mended {
             break;
         }
     }
     (None, faults)
+}
+
+/// A value that certainly parses, so that the faults behind this one are found as well.
+fn fallback(path: &[&str]) -> Option<Value> {
+    let toml = |text: &str| Some(Value::from(Toml::string(text).data().ok()?.remove(&Profile::Default)?));
+    match path {
+        ["warehouses", i, "code"] => Some(Value::from(format!("W{i}"))),
+        ["warehouses", i, "partition"] => Some(Value::from(i.parse::<u16>().ok()?)),
+        ["warehouses", _, rest @ ..] => at(&toml(WAREHOUSE)?, rest).cloned(),
+        ["keys", _, "role"] => Some(Value::from("operator")),
+        ["keys", i, "sha256"] => Some(Value::from(format!("{i:0>64}"))),
+        _ => at(&toml(DEFAULTS)?, path).cloned(),
+    }
 }
 
 fn describe(layers: &Figment, values: &Value, path: &[&str], kind: &Kind) -> Fault {
@@ -166,10 +196,16 @@ fn describe(layers: &Figment, values: &Value, path: &[&str], kind: &Kind) -> Fau
                 nearest(found, known.iter().copied()).map(|near| format!("did you mean {near:?}?"))
             }),
         ),
+        Kind::InvalidType(Actual::Map, expected) if expected == "a sequence" => (
+            "found a table, expected a list".into(),
+            Some("a list is set as a whole, its entries have no names".into()),
+        ),
         Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
             (format!("found {}, expected {expected}", shown(found)), None)
         }
         Kind::MissingField(field) => (format!("`{field}` is missing"), None),
+        // A parser's own words; figment's wrapper adds nothing to them.
+        Kind::Message(text) => (text.clone(), None),
         other => (other.to_string(), None),
     };
     Fault { key: path.join("."), source, detail, hint }
@@ -209,7 +245,10 @@ fn replace(value: &mut Value, path: &[&str], new: Option<Value>) -> bool {
     let index = first.parse::<usize>().ok();
     match value {
         Value::Dict(_, dict) if rest.is_empty() => match new {
-            Some(new) => dict.insert((*first).to_owned(), new).is_some(),
+            Some(new) => {
+                dict.insert((*first).to_owned(), new);
+                true
+            }
             None => dict.remove(*first).is_some(),
         },
         Value::Dict(_, dict) => dict.get_mut(*first).is_some_and(|inner| replace(inner, rest, new)),
