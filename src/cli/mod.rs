@@ -3,11 +3,13 @@
 //! 0 done, 1 failed, 2 wrong usage or configuration, 3 the store is unreachable, unreadable or
 //! held by another process.
 
+mod api;
 mod completions;
 mod config;
 mod key;
 mod serve;
 mod store;
+mod submit;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -55,6 +57,8 @@ impl SettingsArgs {
 enum Command {
     /// Runs the server (also without any sub-command); embedded store in ./data by default
     Serve,
+    /// Sends orders (or moves) from a file; may be repeated, references are recognised
+    Submit(submit::Submit),
     /// Makes keys
     #[command(subcommand)]
     Key(key::Key),
@@ -73,6 +77,7 @@ pub(crate) fn run() -> ExitCode {
     let Cli { settings, command } = Cli::parse();
     let done = match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&settings),
+        Command::Submit(submit) => submit::run(&submit),
         Command::Key(key) => key::run(&key),
         Command::Config(config) => config::run(&config, &settings),
         Command::Store(store) => store::run(&store, &settings),
