@@ -179,7 +179,11 @@ impl Engine {
             faults: options.faults,
             client_names: registered.clients.into_iter().map(|(name, no)| (no, name)).collect(),
             clients,
-            desks: options.warehouses.iter().map(|w| (w.partition, Arc::new(Desk::new(w.partition)))).collect(),
+            desks: options
+                .warehouses
+                .iter()
+                .map(|w| (w.partition, Arc::new(Desk::new(w.partition))))
+                .collect(),
             waiters: Waiters::new(options.rules.waiters_max),
             rules: options.rules,
             warehouses: options.warehouses,
@@ -211,7 +215,11 @@ fn homes(threads: Threads) -> Vec<Home> {
 
 /// Starts the House, and a fresh one whenever it is gone: it is the one actor without a supervisor
 /// among the actors.
-fn keep_house(node: Arc<Node>, homes: Vec<Home>, wms: BTreeMap<PartitionId, Arc<dyn Wms>>) -> Arc<Mutex<Addr<House>>> {
+fn keep_house(
+    node: Arc<Node>,
+    homes: Vec<Home>,
+    wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
+) -> Arc<Mutex<Addr<House>>> {
     let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
     let home = homes[0].clone();
     let start = move || {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::domain::command::{Command, Priority};
 use crate::domain::estimate::Pace;
 use crate::domain::fact::{Accepted, Fact};
-use crate::domain::ids::{ClientNo, CorrelationId, Reference, ReleaseId, TraceContext, TransactionId, WaveId};
+use crate::domain::ids::{
+    ClientNo, CorrelationId, Reference, ReleaseId, TraceContext, TransactionId, WaveId,
+};
 use crate::domain::manifest::Manifest;
 use crate::domain::order::Order;
 use crate::domain::rank::Rank;

@@ -53,7 +53,10 @@ struct TreeDown {
 pub(crate) struct Drain;
 
 enum Tree {
-    Running { start: u64, warehouse: Addr<Warehouse> },
+    Running {
+        start: u64,
+        warehouse: Addr<Warehouse>,
+    },
     /// Waits for its next start.
     Down,
 }
@@ -123,8 +126,7 @@ impl House {
         self.starts += 1;
         let start = self.starts;
         let house = ctx.address().recipient::<TreeDown>();
-        let tripwire =
-            Tripwire::new(move |panicked| house.do_send(TreeDown { partition, start, panicked }));
+        let tripwire = Tripwire::new(move |panicked| house.do_send(TreeDown { partition, start, panicked }));
         // A tree never moves: the same partition lives on the same thread after every start.
         let home = self.homes[usize::from(partition.0) % self.homes.len()].clone();
         let own = home.clone();
@@ -239,7 +241,12 @@ impl Handler<TreeDown> for House {
             return;
         }
         let pause = self.pause_after_death(partition);
-        tracing::warn!(partition = partition.0, panicked, pause_ms = pause.as_millis(), "a warehouse's tree is gone and starts again");
+        tracing::warn!(
+            partition = partition.0,
+            panicked,
+            pause_ms = pause.as_millis(),
+            "a warehouse's tree is gone and starts again"
+        );
         ctx.run_later(pause, move |house, ctx| {
             house.trees.remove(&partition);
             house.wake(partition, ctx);

@@ -29,7 +29,11 @@ pub(crate) struct StockTurn {
 impl StockTurn {
     pub(crate) fn is_empty(&self) -> bool {
         let StockTurn { booked, forget, remember, receipts, wants } = self;
-        booked.is_empty() && forget.is_empty() && remember.is_empty() && receipts.is_empty() && wants.is_empty()
+        booked.is_empty()
+            && forget.is_empty()
+            && remember.is_empty()
+            && receipts.is_empty()
+            && wants.is_empty()
     }
 }
 

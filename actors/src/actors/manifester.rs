@@ -97,7 +97,8 @@ impl Manifester {
     }
 
     fn close_due(&mut self, now: Timestamp) -> Vec<Closing> {
-        let due: Vec<_> = self.groups.iter().filter(|(_, g)| self.closes_at(g) <= now).map(|(k, _)| k.clone()).collect();
+        let due: Vec<_> =
+            self.groups.iter().filter(|(_, g)| self.closes_at(g) <= now).map(|(k, _)| k.clone()).collect();
         due.into_iter().take(CLOSINGS_MAX).filter_map(|key| self.close(key)).collect()
     }
 

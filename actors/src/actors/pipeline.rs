@@ -22,8 +22,8 @@ use crate::domain::time::Timestamp;
 use crate::engine::Snapshot;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{
-    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError, StoredTransaction,
-    TurnCommit,
+    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
+    StoredTransaction, TurnCommit,
 };
 use crate::ports::wms::Presented;
 
@@ -195,7 +195,8 @@ async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Han
     };
     hand.standing = perform(&site, &tree, &hand.book, &concerned, &waves, &manifests).await?;
     // What this turn settled lets in what still stands in the work lane.
-    let free = (site.warehouse.credits as usize).saturating_sub(hand.book.credits_used() + hand.book.ready_len());
+    let free =
+        (site.warehouse.credits as usize).saturating_sub(hand.book.credits_used() + hand.book.ready_len());
     hand.more |= free > 0 && backlog.0 > 0;
     publish(&site, &hand, backlog, wake_at);
     Ok(hand)
@@ -212,11 +213,7 @@ struct Found {
 async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnError> {
     let credits = site.warehouse.credits as usize;
     let free = credits.saturating_sub(book.credits_used() + book.ready_len());
-    let limits = GatherLimits {
-        control: CONTROL_MAX,
-        stock: STOCK_MAX,
-        work: free.min(INPUTS_MAX),
-    };
+    let limits = GatherLimits { control: CONTROL_MAX, stock: STOCK_MAX, work: free.min(INPUTS_MAX) };
     let mut lanes = site.node.store.gather(fence, limits).await?;
     let more = cut(&mut lanes, limits);
     let mut subjects = Vec::new();
@@ -282,7 +279,9 @@ async fn decide(
                     turn.visit(&stored)?;
                     work.push((entry.n, stored.id));
                 }
-                item @ (LaneItem::Report(_) | LaneItem::Undecodable(_)) => stock.push(LaneEntry { item, ..entry }),
+                item @ (LaneItem::Report(_) | LaneItem::Undecodable(_)) => {
+                    stock.push(LaneEntry { item, ..entry })
+                }
             },
         }
     }

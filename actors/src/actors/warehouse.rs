@@ -58,7 +58,12 @@ impl Warehouse {
         Warehouse { site, home, epoch: 0, pipeline: None, tree: None, _tripwire: tripwire }
     }
 
-    fn begin(&mut self, fence: Fence, image: &PartitionImage, ctx: &mut Context<Self>) -> Result<(), Unfounded> {
+    fn begin(
+        &mut self,
+        fence: Fence,
+        image: &PartitionImage,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), Unfounded> {
         let book = Book::restore(image, self.site.node.rules.backorder_max_wait)?;
         let mut ledger = Ledger::new(image.positions.iter().cloned());
         for open in book.orders() {

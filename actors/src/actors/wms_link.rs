@@ -113,7 +113,9 @@ impl WmsLink {
             let Some((id, call)) = self.waiting.pop_first() else { return };
             self.under_way.insert(id.clone(), call.clone());
             let work = make(self.site.wms.clone(), self.site.node.store.clone(), call);
-            let answer = async move { tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or(Err(WmsError::Silent)) };
+            let answer = async move {
+                tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or(Err(WmsError::Silent))
+            };
             ctx.spawn(answer.into_actor(self).map(move |answer, link, ctx| link.answered(id, answer, ctx)));
         }
     }
@@ -157,7 +159,11 @@ impl WmsLink {
 }
 
 /// Makes one call; an answer that decides nothing for a turn is `None`.
-async fn make(wms: std::sync::Arc<dyn Wms>, store: SharedStore, call: Call) -> Result<Option<Answer>, WmsError> {
+async fn make(
+    wms: std::sync::Arc<dyn Wms>,
+    store: SharedStore,
+    call: Call,
+) -> Result<Option<Answer>, WmsError> {
     match call {
         Call::Wave(mut wave) => {
             for order in &mut wave.orders {

@@ -97,7 +97,8 @@ impl State {
         });
         if !left {
             self.working.remove(&release);
-            self.agenda.retain(|_, c| !matches!(&c.report, Report::Release { release: of, .. } if *of == release));
+            self.agenda
+                .retain(|_, c| !matches!(&c.report, Report::Release { release: of, .. } if *of == release));
         }
     }
 }
@@ -115,7 +116,8 @@ impl Floor {
     fn draw(&self, id: TransactionId, salt: u64) -> u64 {
         let (high, low) = id.0.as_u64_pair();
         // SplitMix64 (Steele, Lea, Flood 2014) over the id, the salt and the seed.
-        let mut z = high ^ low.rotate_left(32) ^ self.settings.seed ^ salt.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut z =
+            high ^ low.rotate_left(32) ^ self.settings.seed ^ salt.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -129,7 +131,9 @@ impl Floor {
     /// Three quarters to five quarters of a time.
     fn about(&self, time: Duration, id: TransactionId, salt: u64) -> Duration {
         let permille = 750 + self.draw(id, salt) % 501;
-        Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(permille) / 1_000)
+        Duration::from_millis(
+            u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_mul(permille) / 1_000,
+        )
     }
 
     fn work(&self, state: &mut State, release: ReleaseId, released_at: Timestamp, lines: &LineUnits) {
@@ -153,7 +157,9 @@ impl Floor {
             let carton = PackedCarton {
                 carton_id: format!("{release}/1"),
                 tracking_number: Some(format!("1Z{:016X}", self.draw(release.order, salt | 4))),
-                weight_g: Some(lines.iter().map(|(_, q)| q.saturating_mul(250)).fold(100, u32::saturating_add)),
+                weight_g: Some(
+                    lines.iter().map(|(_, q)| q.saturating_mul(250)).fold(100, u32::saturating_add),
+                ),
                 lines,
             };
             self.report(state, packs, release, ReleaseReport::Packed(vec![carton]));
@@ -244,8 +250,13 @@ impl Wms for Simulated {
             let mut results = Vec::with_capacity(wave.orders.len());
             let mut state = floor.state.lock();
             for order in &wave.orders {
-                let lines: LineUnits = order.lines.iter().map(|(line, _, quantity)| (*line, *quantity)).collect();
-                if floor.chance(floor.settings.reject_rate, order.release.order, u64::from(order.release.n) << 8 | 6) {
+                let lines: LineUnits =
+                    order.lines.iter().map(|(line, _, quantity)| (*line, *quantity)).collect();
+                if floor.chance(
+                    floor.settings.reject_rate,
+                    order.release.order,
+                    u64::from(order.release.n) << 8 | 6,
+                ) {
                     results.push((order.release, Taken::Rejected { code: "simulated".to_owned() }));
                     continue;
                 }
@@ -257,7 +268,11 @@ impl Wms for Simulated {
         })
     }
 
-    fn cancel(&self, release: ReleaseId, lines: Option<Vec<LineNo>>) -> BoxFuture<Result<CancelReply, WmsError>> {
+    fn cancel(
+        &self,
+        release: ReleaseId,
+        lines: Option<Vec<LineNo>>,
+    ) -> BoxFuture<Result<CancelReply, WmsError>> {
         let floor = self.0.clone();
         Box::pin(async move {
             let mut state = floor.state.lock();

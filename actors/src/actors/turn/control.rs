@@ -11,8 +11,12 @@ use crate::domain::confirmation::{Confirmation, ReleaseReport, Report, Unbookabl
 use crate::domain::fact::{CancellationFact, Fact, LineUnits, OrderFact};
 use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::Booking;
+use crate::domain::sscc::Sscc;
 use crate::ports::store::{DeadKind, DeadLetter, LaneEntry, LaneItem, StoredTransaction, StoredWave};
 use crate::ports::wms::{CancelReply, Taken, WaveAnswer};
+
+/// Facts, and the reports that could not be booked.
+type Booked = (Vec<OrderFact>, Vec<(usize, Unbookable)>);
 
 impl Turn<'_> {
     /// Takes in what an entry is about and the book does not hold: an order that is still in the
@@ -107,7 +111,9 @@ impl Turn<'_> {
             self.writes.taken.push((entry.lane, entry.n));
             match entry.item {
                 LaneItem::Report(confirmation) => match &confirmation.report {
-                    Report::Release { release, .. } => reports.entry(*release).or_default().push(*confirmation),
+                    Report::Release { release, .. } => {
+                        reports.entry(*release).or_default().push(*confirmation)
+                    }
                     Report::Departed { manifest } => {
                         let manifest = *manifest;
                         self.departed(manifest, &confirmation);
@@ -116,7 +122,8 @@ impl Turn<'_> {
                 LaneItem::Transaction(stored) => {
                     if let Command::Cancellation(command) = &stored.command {
                         let order = command.order;
-                        let before = reports.extract_if(.., |release, _| release.order == order).collect::<Vec<_>>();
+                        let before =
+                            reports.extract_if(.., |release, _| release.order == order).collect::<Vec<_>>();
                         before.into_iter().for_each(|(release, reports)| self.reports(release, reports));
                         self.cancellation(&stored, command);
                     }
@@ -132,25 +139,13 @@ impl Turn<'_> {
     }
 
     fn reports(&mut self, release: ReleaseId, reports: Vec<Confirmation>) {
-        let Some(open) = self.order(release.order) else {
-            return reports.iter().for_each(|r| self.unbookable(r, Unbookable::UnknownRelease));
-        };
-        let mut booking = match Booking::new(&open.order, release.n) {
-            Ok(booking) => booking,
+        let mut serials = std::mem::take(&mut self.serials);
+        let booked = self.book_reports(release, &reports, &mut serials);
+        self.serials = serials;
+        let (facts, refused) = match booked {
+            Ok(booked) => booked,
             Err(why) => return reports.iter().for_each(|r| self.unbookable(r, why)),
         };
-        let mut refused = Vec::new();
-        for (i, report) in reports.iter().enumerate() {
-            let Report::Release { step, .. } = &report.report else { continue };
-            if let Err(why) = booking.add(step) {
-                refused.push((i, why));
-            }
-        }
-        let carrier = self.site.carrier(&open.order.service_level);
-        let mut serials = std::mem::take(&mut self.serials);
-        let mut next = || serials.pop().expect("the Manifester gave a serial for every carton of the turn");
-        let facts = booking.facts(carrier, &mut next);
-        self.serials = serials;
         let missing = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. }));
         self.record_and_settle(release.order, facts);
         if missing {
@@ -159,6 +154,27 @@ impl Turn<'_> {
         for (i, why) in refused {
             self.unbookable(&reports[i], why);
         }
+    }
+
+    /// The facts that reports about one release mean, and which of them cannot be true.
+    fn book_reports(
+        &self,
+        release: ReleaseId,
+        reports: &[Confirmation],
+        serials: &mut Vec<Sscc>,
+    ) -> Result<Booked, Unbookable> {
+        let open = self.order(release.order).ok_or(Unbookable::UnknownRelease)?;
+        let mut booking = Booking::new(&open.order, release.n)?;
+        let mut refused = Vec::new();
+        for (i, report) in reports.iter().enumerate() {
+            let Report::Release { step, .. } = &report.report else { continue };
+            if let Err(why) = booking.add(step) {
+                refused.push((i, why));
+            }
+        }
+        let carrier = self.site.carrier(&open.order.service_level);
+        let mut next = || serials.pop().expect("the Manifester gave a serial for every carton of the turn");
+        Ok((booking.facts(carrier, &mut next), refused))
     }
 
     pub(super) fn unbookable(&mut self, report: &Confirmation, why: Unbookable) {

@@ -52,7 +52,12 @@ pub(crate) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// Begins a turn; `serials` are the codes for cartons that need one.
-    pub(crate) fn new(site: &'a Site, now: Timestamp, book: &'a mut Book, mut serials: Vec<Sscc>) -> Turn<'a> {
+    pub(crate) fn new(
+        site: &'a Site,
+        now: Timestamp,
+        book: &'a mut Book,
+        mut serials: Vec<Sscc>,
+    ) -> Turn<'a> {
         serials.reverse();
         Turn {
             site,

@@ -96,7 +96,10 @@ mod tests {
             timezone: chrono_tz::America::New_York,
             backlog_max: 1,
             services: vec!["ground".into()],
-            cut_offs: BTreeMap::from([("ground".to_owned(), chrono::NaiveTime::from_hms_opt(18, 0, 0).unwrap())]),
+            cut_offs: BTreeMap::from([(
+                "ground".to_owned(),
+                chrono::NaiveTime::from_hms_opt(18, 0, 0).unwrap(),
+            )]),
             carriers: BTreeMap::new(),
             credits: 1,
             wave_max: 1,
