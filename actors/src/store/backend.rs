@@ -1,0 +1,199 @@
+//! From a backend that holds ordered rows to the [`Store`] that actors see. It must never decide
+//! anything itself: operations are in [`super::rows`], durability is the backend's.
+
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rows::{self, ReadRows, RowError, Write};
+use crate::domain::command::{Kind, ShipTo};
+use crate::domain::confirmation::Confirmation;
+use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
+use crate::domain::stock::Position;
+use crate::domain::time::Timestamp;
+use crate::ports::BoxFuture;
+use crate::ports::store::{
+    CommitError, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton, NewCommand,
+    PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction, TurnCommit,
+    Verdict, Written,
+};
+
+/// Holds ordered rows and runs operations over them.
+pub trait Backend: Send + Sync + 'static {
+    /// What an acknowledged write survives.
+    fn durability(&self) -> Durability;
+
+    /// True while it takes writes.
+    fn is_writable(&self) -> bool;
+
+    /// Runs a read over one consistent view.
+    ///
+    /// # Errors
+    /// When the view cannot be had, or what the operation returns.
+    fn read<T>(&self, read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError>) -> Result<T, ReadError>;
+
+    /// Runs a write, all or nothing, and answers when it is durable. `items` says how many things
+    /// it writes. The operation may be run again when the transaction it shared was aborted.
+    fn write<T: Send + 'static>(
+        &self,
+        items: usize,
+        operation: impl FnMut(&mut Write<'_>) -> Result<T, RowError> + Send + 'static,
+    ) -> BoxFuture<Result<T, CommitError>>;
+}
+
+fn done<T: Send + 'static>(value: T) -> BoxFuture<T> {
+    Box::pin(ready(value))
+}
+
+/// A write whose answer holds its own refusal.
+fn flat<T: Send + 'static>(
+    write: BoxFuture<Result<Result<T, CommitError>, CommitError>>,
+) -> BoxFuture<Result<Written<T>, CommitError>> {
+    Box::pin(async move { write.await.flatten().map(Written::durably) })
+}
+
+impl<B: Backend> Store for B {
+    fn durability(&self) -> Durability {
+        Backend::durability(self)
+    }
+
+    fn is_writable(&self) -> bool {
+        Backend::is_writable(self)
+    }
+
+    fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {
+        let items = names.clients.len() + names.warehouses.len();
+        let write = self.write(items, move |w| rows::register(w, &names));
+        Box::pin(async move { write.await.map_err(RegisterError::Commit)? })
+    }
+
+    fn accept(&self, batch: Vec<NewCommand>) -> BoxFuture<Written<Vec<Verdict>>> {
+        let items = batch.len();
+        let write = self.write(items, move |w| rows::accept(w, &batch));
+        Box::pin(async move {
+            let all = |verdict| vec![verdict; items];
+            Written::durably(match write.await {
+                Ok(verdicts) => verdicts,
+                Err(CommitError::Full) => all(Verdict::StoreFull),
+                // No fence is involved; were it one, nothing would have been written.
+                Err(CommitError::Conflict | CommitError::Unavailable(_)) => all(Verdict::Unavailable),
+                Err(CommitError::Unknown(_)) => all(Verdict::Unknown),
+            })
+        })
+    }
+
+    fn append_reports(
+        &self,
+        partition: PartitionId,
+        reports: Vec<Confirmation>,
+    ) -> BoxFuture<Result<Written<()>, CommitError>> {
+        flat(self.write(reports.len(), move |w| rows::append_reports(w, partition, &reports)))
+    }
+
+    fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
+        flat(self.write(1, move |w| rows::take(w, partition, nonce)))
+    }
+
+    fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {
+        done(self.read(|r| rows::load(r, fence.partition)))
+    }
+
+    fn gather(&self, fence: Fence, limits: GatherLimits) -> BoxFuture<Result<Gathered, ReadError>> {
+        done(self.read(|r| rows::gather(r, fence.partition, limits)))
+    }
+
+    fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
+        let facts: usize = turn.facts.iter().map(|f| f.facts.len()).sum();
+        let items = 1 + facts + turn.positions.len() + turn.taken.len();
+        flat(self.write(items, move |w| rows::commit(w, fence, &turn)))
+    }
+
+    fn lease_serials(&self, count: u64) -> BoxFuture<Result<Written<u64>, CommitError>> {
+        let write = self.write(1, move |w| rows::lease_serials(w, count));
+        Box::pin(async move { write.await.map(Written::durably) })
+    }
+
+    fn wake_ups(&self) -> BoxFuture<Result<Vec<(PartitionId, Timestamp)>, ReadError>> {
+        done(self.read(rows::wake_ups))
+    }
+
+    fn transaction(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        done(self.read(|r| rows::transaction(r, id)))
+    }
+
+    fn ship_to(&self, id: TransactionId) -> BoxFuture<Result<Option<ShipTo>, ReadError>> {
+        done(self.read(|r| rows::ship_to(r, id)))
+    }
+
+    fn claimed(
+        &self,
+        client: ClientNo,
+        kind: Kind,
+        reference: Reference,
+    ) -> BoxFuture<Result<Option<TransactionId>, ReadError>> {
+        done(self.read(|r| rows::claimed(r, client, kind, &reference)))
+    }
+
+    fn orders_of(
+        &self,
+        client: ClientNo,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<TransactionId>, ReadError>> {
+        done(self.read(|r| rows::orders_of(r, client, after, limit)))
+    }
+
+    fn position(
+        &self,
+        partition: PartitionId,
+        client: ClientNo,
+        sku: Sku,
+    ) -> BoxFuture<Result<Option<Position>, ReadError>> {
+        done(self.read(|r| rows::position(r, partition, client, &sku)))
+    }
+
+    fn positions(
+        &self,
+        partition: PartitionId,
+        client: ClientNo,
+        after: Option<Sku>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<(Sku, Position)>, ReadError>> {
+        done(self.read(|r| rows::positions(r, partition, client, after.as_ref(), limit)))
+    }
+
+    fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>> {
+        done(self.read(|r| rows::cartons(r, manifest)))
+    }
+
+    fn feed(
+        &self,
+        client: ClientNo,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
+        done(self.read(|r| rows::feed(r, client, after, limit)))
+    }
+
+    fn scan(
+        &self,
+        after: Option<TransactionId>,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<StoredTransaction>, ReadError>> {
+        done(self.read(|r| rows::scan(r, after, limit)))
+    }
+
+    fn sweep(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>> {
+        self.write(limit.saturating_mul(2), move |w| rows::sweep(w, now, retention, limit))
+    }
+}
+
+/// A failure of an engine, as the trait's errors carry it.
+pub(super) fn backend_error(e: impl std::error::Error + Send + Sync + 'static) -> RowError {
+    RowError::Backend(Arc::new(e))
+}

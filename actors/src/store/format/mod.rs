@@ -1,0 +1,489 @@
+//! How every stored value looks, whatever the backend: a kind byte, a format byte, the rest.
+//!
+//! Commands and personal data are MessagePack with names, so that fields can be added and read
+//! both ways; facts and the house's own records are postcard, which is half as long and only
+//! grows by new variants or a new format byte. `golden_v1.txt` holds one of each and is never
+//! rewritten: a change that breaks one of its lines breaks every store in the field.
+//!
+//! It must never read a table or know a key.
+
+mod facts;
+#[cfg(test)]
+mod golden;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::domain::command::{Command, Kind, ShipTo};
+use crate::domain::confirmation::Confirmation;
+use crate::domain::ids::{ClientNo, CorrelationId, Reference, ReleaseId, TransactionId};
+use crate::domain::sscc::Sscc;
+use crate::domain::stock::Position;
+use crate::domain::time::Timestamp;
+use crate::ports::store::{DeadKind, DeadLetter, Digest, ManifestCarton, Tombstone};
+
+pub use facts::{decode_fact, encode_fact};
+
+/// The only format so far, of every kind.
+const FORMAT: u8 = 1;
+
+/// What a value is; the number is its first byte and is never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Record {
+    Command = 1,
+    ShipTo = 2,
+    Fact = 3,
+    Tombstone = 4,
+    Claim = 5,
+    Mark = 6,
+    Feed = 7,
+    LaneTransaction = 8,
+    LaneReport = 9,
+    Position = 10,
+    Wave = 11,
+    Carton = 12,
+    Dead = 13,
+    Partition = 14,
+    Counter = 15,
+    Number = 16,
+    Store = 17,
+}
+
+/// Why bytes are not the value they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// Fewer bytes than the value has.
+    #[error("the value is cut short")]
+    Short,
+    /// Another kind of value stands here.
+    #[error("a value of kind {found} stands where kind {expected} should")]
+    Kind {
+        /// The kind byte that belongs here.
+        expected: u8,
+        /// The one that stands here.
+        found: u8,
+    },
+    /// Written by a newer release.
+    #[error("format {0} is not known to this release")]
+    Format(u8),
+    /// A number without a meaning.
+    #[error("the number {0} has no meaning here")]
+    Number(u8),
+    /// Not the MessagePack of the type.
+    #[error("not the MessagePack that was written")]
+    MessagePack(#[from] rmp_serde::decode::Error),
+    /// Not the postcard of the type.
+    #[error("not the postcard that was written")]
+    Postcard(#[from] postcard::Error),
+}
+
+type Decoded<T> = Result<T, FormatError>;
+
+/// SHA-256 over the named MessagePack of a command and its personal data; fields at their default
+/// are not part of it.
+#[must_use]
+pub fn digest(command: &Command, ship_to: Option<&ShipTo>) -> Digest {
+    Sha256::digest(named(&(command, ship_to))).into()
+}
+
+fn named<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("domain types hold only what MessagePack can say")
+}
+
+fn head(record: Record) -> Vec<u8> {
+    vec![record as u8, FORMAT]
+}
+
+fn with(record: Record, body: &[u8]) -> Vec<u8> {
+    let mut bytes = head(record);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn packed<T: Serialize>(record: Record, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, head(record)).expect("stored types hold only what postcard can say")
+}
+
+fn body(record: Record, bytes: &[u8]) -> Decoded<&[u8]> {
+    match bytes {
+        [kind, ..] if *kind != record as u8 => {
+            Err(FormatError::Kind { expected: record as u8, found: *kind })
+        }
+        [_, FORMAT, body @ ..] => Ok(body),
+        [_, format, ..] => Err(FormatError::Format(*format)),
+        [] | [_] => Err(FormatError::Short),
+    }
+}
+
+fn unpacked<T: DeserializeOwned>(record: Record, bytes: &[u8]) -> Decoded<T> {
+    Ok(postcard::from_bytes(body(record, bytes)?)?)
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Decoded<[u8; N]> {
+    bytes.try_into().map_err(|_| FormatError::Short)
+}
+
+fn id_of(bytes: &[u8]) -> Decoded<TransactionId> {
+    Ok(TransactionId(Uuid::from_bytes(array(bytes)?)))
+}
+
+/// What stands before a command's MessagePack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandHead {
+    /// Whose it is.
+    pub client: ClientNo,
+    /// Of what was asked for.
+    pub digest: Digest,
+}
+
+/// Client, digest, kind.
+const HEAD_BYTES: usize = 4 + 32 + 1;
+
+/// A command behind its client number, digest and kind.
+#[must_use]
+pub fn encode_command(head: &CommandHead, command: &Command) -> Vec<u8> {
+    let mut bytes = with(Record::Command, &head.client.0.to_be_bytes());
+    bytes.extend_from_slice(&head.digest);
+    bytes.push(command.kind().number());
+    bytes.extend(named(command));
+    bytes
+}
+
+/// Reads a command.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_command(bytes: &[u8]) -> Decoded<(CommandHead, Command)> {
+    let body = body(Record::Command, bytes)?;
+    let (head, rest) = body.split_at_checked(HEAD_BYTES).ok_or(FormatError::Short)?;
+    Ok((command_head(head)?, rmp_serde::from_slice(rest)?))
+}
+
+fn command_head(head: &[u8]) -> Decoded<CommandHead> {
+    let (client, rest) = head.split_at_checked(4).ok_or(FormatError::Short)?;
+    let digest = rest.get(..32).ok_or(FormatError::Short)?;
+    Ok(CommandHead { client: ClientNo(u32::from_be_bytes(array(client)?)), digest: array(digest)? })
+}
+
+/// The digest of what stands at a transaction's command record: the command or its tombstone.
+/// The first chunk is enough.
+///
+/// # Errors
+/// When the bytes are neither.
+pub fn decode_digest(bytes: &[u8]) -> Decoded<Digest> {
+    if is_tombstone(bytes) {
+        return Ok(decode_tombstone(TransactionId(Uuid::nil()), bytes)?.0.digest);
+    }
+    Ok(command_head(body(Record::Command, bytes)?)?.digest)
+}
+
+/// Personal data.
+#[must_use]
+pub fn encode_ship_to(ship_to: &ShipTo) -> Vec<u8> {
+    with(Record::ShipTo, &named(ship_to))
+}
+
+/// Reads personal data.
+///
+/// # Errors
+/// When the bytes are not that.
+pub fn decode_ship_to(bytes: &[u8]) -> Decoded<ShipTo> {
+    Ok(rmp_serde::from_slice(body(Record::ShipTo, bytes)?)?)
+}
+
+#[derive(Serialize, Deserialize)]
+struct TombstoneV1 {
+    client: ClientNo,
+    digest: Digest,
+    kind: u8,
+    reference: Reference,
+    accepted_at: Timestamp,
+    correlation: CorrelationId,
+    ended_at: Timestamp,
+}
+
+/// A tombstone, and when its transaction ended.
+#[must_use]
+pub fn encode_tombstone(of: &Tombstone, ended_at: Timestamp) -> Vec<u8> {
+    let stored = TombstoneV1 {
+        client: of.client,
+        digest: of.digest,
+        kind: of.kind.number(),
+        reference: of.reference.clone(),
+        accepted_at: of.accepted_at,
+        correlation: of.correlation.clone(),
+        ended_at,
+    };
+    packed(Record::Tombstone, &stored)
+}
+
+/// True when a transaction's command record is its tombstone.
+#[must_use]
+pub fn is_tombstone(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&(Record::Tombstone as u8))
+}
+
+/// Reads a tombstone, and when its transaction ended.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_tombstone(id: TransactionId, bytes: &[u8]) -> Decoded<(Tombstone, Timestamp)> {
+    let stored: TombstoneV1 = unpacked(Record::Tombstone, bytes)?;
+    let tombstone = Tombstone {
+        id,
+        client: stored.client,
+        digest: stored.digest,
+        kind: kind_of(stored.kind)?,
+        reference: stored.reference,
+        accepted_at: stored.accepted_at,
+        correlation: stored.correlation,
+    };
+    Ok((tombstone, stored.ended_at))
+}
+
+fn kind_of(number: u8) -> Decoded<Kind> {
+    [Kind::Order, Kind::Move, Kind::Cancellation, Kind::Manifest]
+        .into_iter()
+        .find(|k| k.number() == number)
+        .ok_or(FormatError::Number(number))
+}
+
+/// A claim: the id of the transaction that holds it.
+#[must_use]
+pub fn encode_claim(id: TransactionId) -> Vec<u8> {
+    with(Record::Claim, id.0.as_bytes())
+}
+
+/// Reads a claim.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_claim(bytes: &[u8]) -> Decoded<TransactionId> {
+    id_of(body(Record::Claim, bytes)?)
+}
+
+/// The value of rows whose key says everything.
+#[must_use]
+pub fn encode_mark() -> Vec<u8> {
+    head(Record::Mark)
+}
+
+/// A feed entry: a transaction's version.
+#[must_use]
+pub fn encode_feed(id: TransactionId, version: u32) -> Vec<u8> {
+    let mut bytes = with(Record::Feed, id.0.as_bytes());
+    bytes.extend_from_slice(&version.to_be_bytes());
+    bytes
+}
+
+/// Reads a feed entry.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_feed(bytes: &[u8]) -> Decoded<(TransactionId, u32)> {
+    let (id, version) = body(Record::Feed, bytes)?.split_at_checked(16).ok_or(FormatError::Short)?;
+    Ok((id_of(id)?, u32::from_be_bytes(array(version)?)))
+}
+
+/// What a lane entry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoredItem {
+    /// A transaction, by its id.
+    Transaction(TransactionId),
+    /// A report of the WMS, whole.
+    Report(Confirmation),
+}
+
+/// A lane entry that leads to a transaction.
+#[must_use]
+pub fn encode_lane_transaction(id: TransactionId) -> Vec<u8> {
+    with(Record::LaneTransaction, id.0.as_bytes())
+}
+
+/// A lane entry that is a report.
+#[must_use]
+pub fn encode_lane_report(report: &Confirmation) -> Vec<u8> {
+    packed(Record::LaneReport, report)
+}
+
+/// Reads a lane entry.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_lane(bytes: &[u8]) -> Decoded<StoredItem> {
+    if bytes.first() == Some(&(Record::LaneReport as u8)) {
+        return unpacked(Record::LaneReport, bytes).map(StoredItem::Report);
+    }
+    id_of(body(Record::LaneTransaction, bytes)?).map(StoredItem::Transaction)
+}
+
+/// A position.
+#[must_use]
+pub fn encode_position(position: &Position) -> Vec<u8> {
+    packed(Record::Position, position)
+}
+
+/// Reads a position.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_position(bytes: &[u8]) -> Decoded<Position> {
+    unpacked(Record::Position, bytes)
+}
+
+/// A wave's releases.
+#[must_use]
+pub fn encode_wave(releases: &[ReleaseId]) -> Vec<u8> {
+    packed(Record::Wave, &releases)
+}
+
+/// Reads a wave's releases.
+///
+/// # Errors
+/// When the bytes are not that.
+pub fn decode_wave(bytes: &[u8]) -> Decoded<Vec<ReleaseId>> {
+    unpacked(Record::Wave, bytes)
+}
+
+/// A carton of a manifest.
+#[must_use]
+pub fn encode_carton(carton: &ManifestCarton) -> Vec<u8> {
+    packed(Record::Carton, &(carton.sscc, &carton.carton_id, carton.release))
+}
+
+/// Reads a carton of a manifest.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_carton(bytes: &[u8]) -> Decoded<ManifestCarton> {
+    let (sscc, carton_id, release): (Sscc, Option<String>, ReleaseId) = unpacked(Record::Carton, bytes)?;
+    Ok(ManifestCarton { sscc, carton_id, release })
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeadV1 {
+    kind: u8,
+    id: Option<TransactionId>,
+    reason: String,
+    detail: String,
+    at: Timestamp,
+}
+
+/// A dead letter.
+#[must_use]
+pub fn encode_dead(letter: &DeadLetter) -> Vec<u8> {
+    let kind = match letter.kind {
+        DeadKind::Order => 1,
+        DeadKind::Confirmation => 2,
+    };
+    let (reason, detail) = (letter.reason.clone(), letter.detail.clone());
+    packed(Record::Dead, &DeadV1 { kind, id: letter.id, reason, detail, at: letter.at })
+}
+
+/// Reads a dead letter.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_dead(bytes: &[u8]) -> Decoded<DeadLetter> {
+    let DeadV1 { kind, id, reason, detail, at } = unpacked(Record::Dead, bytes)?;
+    let kind = match kind {
+        1 => DeadKind::Order,
+        2 => DeadKind::Confirmation,
+        other => return Err(FormatError::Number(other)),
+    };
+    Ok(DeadLetter { kind, id, reason, detail, at })
+}
+
+/// Who owns a partition and when it must be awake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRow {
+    /// Raised by every owner; 0 before the first.
+    pub epoch: u64,
+    /// The owner's own number.
+    pub nonce: u64,
+    /// When it must be awake next.
+    pub wake_at: Timestamp,
+}
+
+impl Default for PartitionRow {
+    fn default() -> Self {
+        PartitionRow { epoch: 0, nonce: 0, wake_at: Timestamp::NEVER }
+    }
+}
+
+/// A partition's record.
+#[must_use]
+pub fn encode_partition(row: &PartitionRow) -> Vec<u8> {
+    packed(Record::Partition, row)
+}
+
+/// Reads a partition's record.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_partition(bytes: &[u8]) -> Decoded<PartitionRow> {
+    unpacked(Record::Partition, bytes)
+}
+
+/// The next number of a log, and how many entries it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The number that the next entry gets; the first is 1.
+    pub next: u64,
+    /// Entries that are there.
+    pub count: u64,
+}
+
+impl Default for Counter {
+    fn default() -> Self {
+        Counter { next: 1, count: 0 }
+    }
+}
+
+/// A counter.
+#[must_use]
+pub fn encode_counter(counter: Counter) -> Vec<u8> {
+    packed(Record::Counter, &counter)
+}
+
+/// Reads a counter.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_counter(bytes: &[u8]) -> Decoded<Counter> {
+    unpacked(Record::Counter, bytes)
+}
+
+/// A number of `meta`: a client, a partition, the next serial.
+#[must_use]
+pub fn encode_number(number: u64) -> Vec<u8> {
+    with(Record::Number, &number.to_be_bytes())
+}
+
+/// Reads a number of `meta`.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_number(bytes: &[u8]) -> Decoded<u64> {
+    Ok(u64::from_be_bytes(array(body(Record::Number, bytes)?)?))
+}
+
+/// The store's own record: its id and the number of its layout.
+#[must_use]
+pub fn encode_store(id: Uuid, layout: u32) -> Vec<u8> {
+    let mut bytes = with(Record::Store, id.as_bytes());
+    bytes.extend_from_slice(&layout.to_be_bytes());
+    bytes
+}
+
+/// Reads the store's own record.
+///
+/// # Errors
+/// When the bytes are not it.
+pub fn decode_store(bytes: &[u8]) -> Decoded<(Uuid, u32)> {
+    let (id, layout) = body(Record::Store, bytes)?.split_at_checked(16).ok_or(FormatError::Short)?;
+    Ok((Uuid::from_bytes(array(id)?), u32::from_be_bytes(array(layout)?)))
+}

@@ -1,0 +1,181 @@
+//! A store in memory, for tests and the seeded world: the same operations, keys and formats as
+//! the embedded one, and every answer is ready at once. It must never be used for orders that
+//! somebody wants to find again: it survives its engine, not its process.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::ops::Bound;
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::backend::Backend;
+use super::keys::{Key, Table};
+use super::rows::{self, Counters, ReadRows, Room, RowError, Visit, Walk, Write, WriteRows};
+use crate::ports::BoxFuture;
+use crate::ports::store::{CommitError, Durability, ReadError};
+
+/// A store in memory. Clones share it, so an engine that crashed is replaced by one on a clone.
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Mutex<Inner>>);
+
+struct Inner {
+    tables: Tables,
+    counters: Counters,
+    room: Room,
+}
+
+type Tables = [BTreeMap<Key, Vec<u8>>; Table::ALL.len()];
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> MemoryStore {
+        let inner = Inner { tables: Tables::default(), counters: Counters::default(), room: Room::All };
+        let store = MemoryStore(Arc::new(Mutex::new(inner)));
+        store.run(|write| rows::begin(write.rows, Uuid::nil())).expect("an empty store takes its own record");
+        store
+    }
+
+    /// Pretends that there is room only for these lanes.
+    pub fn set_room(&self, room: Room) {
+        self.0.lock().room = room;
+    }
+
+    /// All or nothing: what fails, or panics, leaves no trace.
+    fn run<T>(
+        &self,
+        mut operation: impl FnMut(&mut Write<'_>) -> Result<T, RowError>,
+    ) -> Result<T, RowError> {
+        let mut inner = self.0.lock();
+        let Inner { tables, counters, room } = &mut *inner;
+        let mut staged = Staged { tables, before: Vec::new(), kept: false };
+        // Taken out, so that a panic loses the cache and not its truth.
+        let mut cache = std::mem::take(counters);
+        let mut write = Write { rows: &mut staged, counters: &mut cache, room: *room };
+        let value = operation(&mut write)?;
+        cache.flush(&mut staged)?;
+        staged.kept = true;
+        drop(staged);
+        *counters = cache;
+        Ok(value)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        MemoryStore::new()
+    }
+}
+
+impl Backend for MemoryStore {
+    fn durability(&self) -> Durability {
+        Durability::Memory
+    }
+
+    fn is_writable(&self) -> bool {
+        self.0.lock().room > Room::Nothing
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError>) -> Result<T, ReadError> {
+        read(&self.0.lock().tables).map_err(ReadError::from)
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        _items: usize,
+        operation: impl FnMut(&mut Write<'_>) -> Result<T, RowError> + Send + 'static,
+    ) -> BoxFuture<Result<T, CommitError>> {
+        let result = self.run(operation);
+        if let Err(RowError::Broken(why)) = &result {
+            panic!("a broken invariant: {why}");
+        }
+        Box::pin(ready(result.map_err(CommitError::from)))
+    }
+}
+
+impl ReadRows for Tables {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, RowError> {
+        Ok(self[table.index()].get(key).map(Vec::as_slice))
+    }
+
+    fn walk(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), RowError> {
+        let from = match after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Included(prefix),
+        };
+        let rows = self[table.index()].range::<[u8], _>((from, Bound::Unbounded));
+        for (key, value) in rows.take_while(|(key, _)| key.starts_with(prefix)) {
+            match visit(key, value)? {
+                Walk::On => {}
+                Walk::Stop => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes that are undone when dropped, unless they were kept.
+struct Staged<'a> {
+    tables: &'a mut Tables,
+    before: Vec<(Table, Key, Option<Vec<u8>>)>,
+    kept: bool,
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        for (table, key, value) in self.before.drain(..).rev() {
+            match value {
+                Some(value) => self.tables[table.index()].insert(key, value),
+                None => self.tables[table.index()].remove(&key),
+            };
+        }
+    }
+}
+
+impl ReadRows for Staged<'_> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, RowError> {
+        self.tables.get(table, key)
+    }
+
+    fn walk(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), RowError> {
+        self.tables.walk(table, prefix, after, visit)
+    }
+}
+
+impl WriteRows for Staged<'_> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowError> {
+        let before = self.tables[table.index()].insert(key.to_vec(), value.to_vec());
+        self.before.push((table, key.to_vec(), before));
+        Ok(())
+    }
+
+    fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<bool, RowError> {
+        if self.tables[table.index()].contains_key(key) {
+            return Ok(false);
+        }
+        self.put(table, key, value)?;
+        Ok(true)
+    }
+
+    fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, RowError> {
+        let Some(before) = self.tables[table.index()].remove(key) else { return Ok(false) };
+        self.before.push((table, key.to_vec(), Some(before)));
+        Ok(true)
+    }
+}

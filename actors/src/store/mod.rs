@@ -1,0 +1,17 @@
+//! How everything that must survive is kept: one set of operations, keys and formats for the
+//! backends that hold ordered rows, and the backends themselves.
+//!
+//! Backends do not know each other, and nothing here knows an actor. [`keys`] has the table of
+//! tables, [`format`] the stored values, [`rows`] what the operations do.
+
+mod backend;
+#[cfg(test)]
+mod contract;
+pub mod format;
+pub mod keys;
+pub mod memory;
+pub mod rows;
+
+pub use backend::Backend;
+pub use format::digest;
+pub use memory::MemoryStore;

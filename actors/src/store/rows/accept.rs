@@ -1,0 +1,131 @@
+//! Accepting commands and reports. It must never look at stock or wait for an owner.
+
+use super::{ReadRows, RowError, Write, decoded};
+use crate::domain::command::Kind;
+use crate::domain::confirmation::Confirmation;
+use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
+use crate::ports::store::{CommitError, Digest, IdempotencyKey, Lane, NewCommand, Verdict};
+use crate::store::format::{self, CommandHead};
+use crate::store::keys::{self, Key, Table};
+
+/// `Idempotency-Key`s that are remembered for one transaction. A client that repeats a command
+/// under ever new keys is still held by its reference; further keys are not stored.
+const KEYS_PER_TRANSACTION_MAX: usize = 16;
+
+/// Accepts a batch; see [`crate::ports::store::Store::accept`].
+///
+/// # Errors
+/// When rows cannot be read or written: the whole batch is then not accepted.
+pub fn accept(write: &mut Write<'_>, batch: &[NewCommand]) -> Result<Vec<Verdict>, RowError> {
+    batch.iter().map(|new| accept_one(write, new)).collect()
+}
+
+fn accept_one(write: &mut Write<'_>, new: &NewCommand) -> Result<Verdict, RowError> {
+    // Claims come first, so that a replay is never refused for want of room.
+    if new.client != ClientNo::HOUSE
+        && let Some(verdict) = judge_claims(write, new)?
+    {
+        return Ok(verdict);
+    }
+    let lane = new.lane();
+    if !write.room.admits(lane) {
+        return Ok(Verdict::StoreFull);
+    }
+    let home = new.id.home();
+    if lane == Lane::Work && write.counter(&keys::lane_counter(home, lane))?.count >= new.backlog_max {
+        return Ok(Verdict::BacklogFull);
+    }
+    if digest_of(&*write.rows, new.id)?.is_some() {
+        // Two ids of the same millisecond and partition met; the next try draws another one.
+        return Ok(Verdict::Unavailable);
+    }
+    store_command(write, new)?;
+    Ok(Verdict::New)
+}
+
+fn store_command(write: &mut Write<'_>, new: &NewCommand) -> Result<(), RowError> {
+    let head = CommandHead { client: new.client, digest: new.digest };
+    write.put_chunked(Table::Tx, &keys::command(new.id), &format::encode_command(&head, &new.command))?;
+    if let Some(ship_to) = &new.ship_to {
+        write.rows.put(Table::Tx, &keys::ship_to(new.id), &format::encode_ship_to(ship_to))?;
+    }
+    write.put_chunked(Table::Tx, &keys::fact(new.id, 1), &format::encode_fact(&new.accepted))?;
+    if new.client != ClientNo::HOUSE {
+        let claim = keys::reference_claim(new.client, new.command.kind(), new.command.reference());
+        write.rows.put(Table::Claims, &claim, &format::encode_claim(new.id))?;
+        if let Some(key) = &new.key {
+            claim_key(write, new.client, key, new.id)?;
+        }
+        if new.command.kind() == Kind::Order {
+            let key = keys::by_client(new.client, new.id);
+            write.rows.put(Table::ByClient, &key, &format::encode_mark())?;
+        }
+    }
+    write.enqueue(new.id.home(), new.lane(), &format::encode_lane_transaction(new.id))?;
+    write.announce(new.client, new.id, 1)
+}
+
+/// The verdict when the key or the reference is taken; the key is judged first.
+fn judge_claims(write: &mut Write<'_>, new: &NewCommand) -> Result<Option<Verdict>, RowError> {
+    if let Some(key) = &new.key
+        && let Some((id, digest)) = holder(&*write.rows, &keys::key_claim(new.client, key))?
+    {
+        let same = digest == new.digest;
+        return Ok(Some(if same { Verdict::Replay(id) } else { Verdict::KeyReused }));
+    }
+    let reference = keys::reference_claim(new.client, new.command.kind(), new.command.reference());
+    let Some((id, digest)) = holder(&*write.rows, &reference)? else { return Ok(None) };
+    if digest != new.digest {
+        return Ok(Some(Verdict::ReferenceConflict(id)));
+    }
+    if let Some(key) = &new.key
+        && write.room.admits(Lane::Control)
+        && super::keys_under(&*write.rows, Table::Tx, &keys::keys_of(id))?.len() < KEYS_PER_TRANSACTION_MAX
+    {
+        claim_key(write, new.client, key, id)?;
+    }
+    Ok(Some(Verdict::Replay(id)))
+}
+
+fn claim_key(
+    write: &mut Write<'_>,
+    client: ClientNo,
+    key: &IdempotencyKey,
+    id: TransactionId,
+) -> Result<(), RowError> {
+    let claim = keys::key_claim(client, key);
+    write.rows.put(Table::Claims, &claim, &format::encode_claim(id))?;
+    let back: Key = [keys::keys_of(id), claim].concat();
+    write.rows.put(Table::Tx, &back, &format::encode_mark())
+}
+
+/// The transaction that holds a claim, and its digest. A claim whose transaction is gone is free.
+fn holder(rows: &dyn ReadRows, claim: &[u8]) -> Result<Option<(TransactionId, Digest)>, RowError> {
+    let Some(bytes) = rows.get(Table::Claims, claim)? else { return Ok(None) };
+    let id = decoded(|| "a claim".to_owned(), format::decode_claim(bytes))?;
+    Ok(digest_of(rows, id)?.map(|digest| (id, digest)))
+}
+
+fn digest_of(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Digest>, RowError> {
+    // The first chunk is enough: a command's head and a whole tombstone fit in it.
+    let Some(first) = rows.get(Table::Tx, &keys::chunk(&keys::command(id), 0))? else { return Ok(None) };
+    decoded(|| format!("the command of {id}"), format::decode_digest(first)).map(Some)
+}
+
+/// Queues reports; see [`crate::ports::store::Store::append_reports`].
+///
+/// # Errors
+/// When rows cannot be read or written.
+pub fn append_reports(
+    write: &mut Write<'_>,
+    partition: PartitionId,
+    reports: &[Confirmation],
+) -> Result<Result<(), CommitError>, RowError> {
+    if !write.room.admits(Lane::Control) {
+        return Ok(Err(CommitError::Full));
+    }
+    for report in reports {
+        write.enqueue(partition, Lane::Control, &format::encode_lane_report(report))?;
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,399 @@
+//! What readers and owners ask for. It must never write.
+
+use super::{ReadRows, RowError, Walk, decoded, misshapen, read_chunked, read_counter};
+use crate::domain::command::{Kind, ShipTo};
+use crate::domain::fact::Recorded;
+use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
+use crate::domain::stock::Position;
+use crate::domain::time::Timestamp;
+use crate::ports::store::{
+    DeadLetter, FeedEntry, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ManifestCarton,
+    PartitionImage, StoredTransaction, StoredWave,
+};
+use crate::store::format::{self, StoredItem};
+use crate::store::keys::{self, Table};
+
+/// Visits chunked values whole. `head` is the length of a key without its chunk number.
+fn walk_chunked(
+    rows: &dyn ReadRows,
+    table: Table,
+    prefix: &[u8],
+    head: usize,
+    visit: &mut super::Visit<'_>,
+) -> Result<(), RowError> {
+    let mut current: Option<(Vec<u8>, Vec<u8>)> = None;
+    let mut stopped = false;
+    rows.walk(table, prefix, None, &mut |key, part| {
+        let key = key.get(..head).ok_or_else(|| misshapen(table))?;
+        match &mut current {
+            Some((same, value)) if same == key => value.extend_from_slice(part),
+            Some(_) | None => {
+                if let Some((key, value)) = current.replace((key.to_vec(), part.to_vec())) {
+                    let walk = visit(&key, &value)?;
+                    stopped = walk == Walk::Stop;
+                    return Ok(walk);
+                }
+            }
+        }
+        Ok(Walk::On)
+    })?;
+    if let Some((key, value)) = current
+        && !stopped
+    {
+        visit(&key, &value)?;
+    }
+    Ok(())
+}
+
+/// Reads a transaction; see [`crate::ports::store::Store::transaction`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn transaction(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Lookup>, RowError> {
+    let Some(bytes) = read_chunked(rows, Table::Tx, &keys::command(id))? else { return Ok(None) };
+    if format::is_tombstone(&bytes) {
+        let (tombstone, _) =
+            decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes))?;
+        return Ok(Some(Lookup::Expired(Box::new(tombstone))));
+    }
+    let (head, command) = decoded(|| format!("the command of {id}"), format::decode_command(&bytes))?;
+    let facts = facts(rows, id)?;
+    let stored = StoredTransaction { id, client: head.client, digest: head.digest, command, facts };
+    Ok(Some(Lookup::Live(Box::new(stored))))
+}
+
+fn facts(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<Recorded>, RowError> {
+    const VERSION_AT: usize = 17;
+    let mut facts = Vec::new();
+    walk_chunked(rows, Table::Tx, &keys::facts(id), VERSION_AT + 4, &mut |key, value| {
+        let version = keys::u32_at(key, VERSION_AT).ok_or_else(|| misshapen(Table::Tx))?;
+        if usize::try_from(version).ok() != Some(facts.len() + 1) {
+            return Err(RowError::Corrupt {
+                what: format!("{id}: fact {version} where {} should be", facts.len() + 1),
+                source: std::sync::Arc::new(format::FormatError::Short),
+            });
+        }
+        facts.push(decoded(|| format!("fact {version} of {id}"), format::decode_fact(value))?);
+        Ok(Walk::On)
+    })?;
+    Ok(facts)
+}
+
+fn live(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Box<StoredTransaction>>, RowError> {
+    Ok(match transaction(rows, id)? {
+        Some(Lookup::Live(stored)) => Some(stored),
+        Some(Lookup::Expired(_)) | None => None,
+    })
+}
+
+/// Reads personal data; see [`crate::ports::store::Store::ship_to`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn ship_to(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<ShipTo>, RowError> {
+    let Some(bytes) = rows.get(Table::Tx, &keys::ship_to(id))? else { return Ok(None) };
+    decoded(|| format!("the address of {id}"), format::decode_ship_to(bytes)).map(Some)
+}
+
+/// Reads a claim; see [`crate::ports::store::Store::claimed`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn claimed(
+    rows: &dyn ReadRows,
+    client: ClientNo,
+    kind: Kind,
+    reference: &Reference,
+) -> Result<Option<TransactionId>, RowError> {
+    let key = keys::reference_claim(client, kind, reference);
+    let Some(bytes) = rows.get(Table::Claims, &key)? else { return Ok(None) };
+    decoded(|| "a claim".to_owned(), format::decode_claim(bytes)).map(Some)
+}
+
+/// Walks a client's orders; see [`crate::ports::store::Store::orders_of`].
+///
+/// # Errors
+/// When rows cannot be read.
+pub fn orders_of(
+    rows: &dyn ReadRows,
+    client: ClientNo,
+    after: Option<TransactionId>,
+    limit: usize,
+) -> Result<Vec<TransactionId>, RowError> {
+    let mut orders = Vec::new();
+    let after = after.map(|id| keys::by_client(client, id));
+    rows.walk(Table::ByClient, &keys::client(client), after.as_deref(), &mut |key, _| {
+        if orders.len() == limit {
+            return Ok(Walk::Stop);
+        }
+        orders.push(keys::id_at(key, 4).ok_or_else(|| misshapen(Table::ByClient))?);
+        Ok(Walk::On)
+    })?;
+    Ok(orders)
+}
+
+/// Reads a position; see [`crate::ports::store::Store::position`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn position(
+    rows: &dyn ReadRows,
+    partition: PartitionId,
+    client: ClientNo,
+    sku: &Sku,
+) -> Result<Option<Position>, RowError> {
+    let Some(bytes) = rows.get(Table::Stock, &keys::position(partition, client, sku))? else {
+        return Ok(None);
+    };
+    decoded(|| format!("the position of {sku}"), format::decode_position(bytes)).map(Some)
+}
+
+/// Where the SKU begins in a key of `stock`.
+const SKU_AT: usize = 6;
+
+fn sku_of(key: &[u8]) -> Result<Sku, RowError> {
+    let text = key.get(SKU_AT..).and_then(|sku| std::str::from_utf8(sku).ok());
+    text.and_then(|sku| sku.parse().ok()).ok_or_else(|| misshapen(Table::Stock))
+}
+
+/// Walks a client's positions; see [`crate::ports::store::Store::positions`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn positions(
+    rows: &dyn ReadRows,
+    partition: PartitionId,
+    client: ClientNo,
+    after: Option<&Sku>,
+    limit: usize,
+) -> Result<Vec<(Sku, Position)>, RowError> {
+    let mut found = Vec::new();
+    let after = after.map(|sku| keys::position(partition, client, sku));
+    let prefix = keys::positions(partition, client);
+    rows.walk(Table::Stock, &prefix, after.as_deref(), &mut |key, value| {
+        if found.len() == limit {
+            return Ok(Walk::Stop);
+        }
+        let sku = sku_of(key)?;
+        let position = decoded(|| format!("the position of {sku}"), format::decode_position(value))?;
+        found.push((sku, position));
+        Ok(Walk::On)
+    })?;
+    Ok(found)
+}
+
+/// Reads a manifest's cartons; see [`crate::ports::store::Store::cartons`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn cartons(rows: &dyn ReadRows, manifest: TransactionId) -> Result<Vec<ManifestCarton>, RowError> {
+    let mut found = Vec::new();
+    rows.walk(Table::Cartons, &keys::tx(manifest), None, &mut |_, value| {
+        found.push(decoded(|| format!("a carton of {manifest}"), format::decode_carton(value))?);
+        Ok(Walk::On)
+    })?;
+    Ok(found)
+}
+
+/// Reads a feed; see [`crate::ports::store::Store::feed`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn feed(
+    rows: &dyn ReadRows,
+    client: ClientNo,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<FeedEntry>, RowError> {
+    let mut entries = Vec::new();
+    let after = keys::feed(client, after);
+    rows.walk(Table::Feed, &keys::client(client), Some(&after), &mut |key, value| {
+        if entries.len() == limit {
+            return Ok(Walk::Stop);
+        }
+        let sequence = keys::u64_at(key, 4).ok_or_else(|| misshapen(Table::Feed))?;
+        let (id, version) = decoded(|| format!("feed entry {sequence}"), format::decode_feed(value))?;
+        entries.push(FeedEntry { sequence, id, version });
+        Ok(Walk::On)
+    })?;
+    Ok(entries)
+}
+
+/// Walks all live transactions; see [`crate::ports::store::Store::scan`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn scan(
+    rows: &dyn ReadRows,
+    after: Option<TransactionId>,
+    limit: usize,
+) -> Result<Vec<StoredTransaction>, RowError> {
+    const PART_AT: usize = 16;
+    let mut ids = Vec::new();
+    let after = after.map(keys::tx_end);
+    rows.walk(Table::Tx, &[], after.as_deref(), &mut |key, value| {
+        if ids.len() == limit {
+            return Ok(Walk::Stop);
+        }
+        let is_command = key.get(PART_AT..) == Some(&[0, 0, 0]);
+        if is_command && !format::is_tombstone(value) {
+            ids.push(keys::id_at(key, 0).ok_or_else(|| misshapen(Table::Tx))?);
+        }
+        Ok(Walk::On)
+    })?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.extend(live(rows, id)?.map(|stored| *stored));
+    }
+    Ok(found)
+}
+
+/// Reads what an owner rebuilds from; see [`crate::ports::store::Store::load`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImage, RowError> {
+    let prefix = keys::partition(partition);
+    let mut image = PartitionImage::default();
+    rows.walk(Table::Stock, &prefix, None, &mut |key, value| {
+        let client = ClientNo(keys::u32_at(key, 2).ok_or_else(|| misshapen(Table::Stock))?);
+        let sku = sku_of(key)?;
+        let position = decoded(|| format!("the position of {sku}"), format::decode_position(value))?;
+        image.positions.push(((client, sku), position));
+        Ok(Walk::On)
+    })?;
+    walk_chunked(rows, Table::Waves, &prefix, 2 + 16, &mut |key, value| {
+        let id = keys::id_at(key, 2).ok_or_else(|| misshapen(Table::Waves))?;
+        let releases = decoded(|| format!("wave {id}"), format::decode_wave(value))?;
+        image.waves.push(StoredWave { id, releases });
+        Ok(Walk::On)
+    })?;
+    for key in super::keys_under(rows, Table::Open, &prefix)? {
+        let id = keys::id_at(&key, 2).ok_or_else(|| misshapen(Table::Open))?;
+        let stored = live(rows, id)?.ok_or_else(|| RowError::Corrupt {
+            what: format!("open transaction {id}"),
+            source: std::sync::Arc::new(RowError::Broken("it is not there".to_owned())),
+        })?;
+        image.open.push(*stored);
+    }
+    Ok(image)
+}
+
+/// Where the number begins in a key of `lanes`.
+const N_AT: usize = 3;
+
+/// Reads the heads of the lanes; see [`crate::ports::store::Store::gather`].
+///
+/// # Errors
+/// When rows cannot be read. What cannot be decoded is an entry that says so.
+pub fn gather(
+    rows: &dyn ReadRows,
+    partition: PartitionId,
+    limits: GatherLimits,
+) -> Result<Gathered, RowError> {
+    let mut entries = Vec::new();
+    for lane in Lane::ALL {
+        let limit = match lane {
+            Lane::Control => limits.control,
+            Lane::Stock => limits.stock,
+            Lane::Work => limits.work,
+        };
+        for (n, value) in lane_head(rows, partition, lane, limit)? {
+            entries.push(LaneEntry { lane, n, item: lane_item(rows, &value)? });
+        }
+    }
+    let backlog = read_counter(rows, &keys::lane_counter(partition, Lane::Work))?.count;
+    let oldest = match lane_head(rows, partition, Lane::Work, 1)?.first() {
+        Some((_, value)) => accepted_at(rows, value)?,
+        None => None,
+    };
+    Ok(Gathered { entries, backlog, oldest })
+}
+
+fn lane_head(
+    rows: &dyn ReadRows,
+    partition: PartitionId,
+    lane: Lane,
+    limit: usize,
+) -> Result<Vec<(u64, Vec<u8>)>, RowError> {
+    let mut head = Vec::new();
+    if limit == 0 {
+        return Ok(head);
+    }
+    walk_chunked(rows, Table::Lanes, &keys::lane(partition, lane), N_AT + 8, &mut |key, value| {
+        let n = keys::u64_at(key, N_AT).ok_or_else(|| misshapen(Table::Lanes))?;
+        head.push((n, value.to_vec()));
+        Ok(if head.len() == limit { Walk::Stop } else { Walk::On })
+    })?;
+    Ok(head)
+}
+
+/// An entry that cannot be read must not stop the lane: it is handed over as such.
+fn lane_item(rows: &dyn ReadRows, value: &[u8]) -> Result<LaneItem, RowError> {
+    let id = match format::decode_lane(value) {
+        Ok(StoredItem::Report(report)) => return Ok(LaneItem::Report(Box::new(report))),
+        Ok(StoredItem::Transaction(id)) => id,
+        Err(e) => return Ok(LaneItem::Undecodable(format!("{e}: {value:02x?}"))),
+    };
+    match live(rows, id) {
+        Ok(Some(stored)) => Ok(LaneItem::Transaction(stored)),
+        Ok(None) => Ok(LaneItem::Undecodable(format!("transaction {id} is not there"))),
+        Err(RowError::Corrupt { what, source }) => Ok(LaneItem::Undecodable(format!("{what}: {source}"))),
+        Err(e @ (RowError::Full | RowError::Backend(_) | RowError::Broken(_))) => Err(e),
+    }
+}
+
+fn accepted_at(rows: &dyn ReadRows, value: &[u8]) -> Result<Option<Timestamp>, RowError> {
+    let Ok(StoredItem::Transaction(id)) = format::decode_lane(value) else { return Ok(None) };
+    let first = read_chunked(rows, Table::Tx, &keys::fact(id, 1))?;
+    Ok(first.and_then(|bytes| format::decode_fact(&bytes).ok()).map(|recorded| recorded.at))
+}
+
+/// Who must be awake when; see [`crate::ports::store::Store::wake_ups`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn wake_ups(rows: &dyn ReadRows) -> Result<Vec<(PartitionId, Timestamp)>, RowError> {
+    let mut due = std::collections::BTreeMap::new();
+    rows.walk(Table::Partition, &[], None, &mut |key, value| {
+        let partition = PartitionId(keys::u16_at(key, 0).ok_or_else(|| misshapen(Table::Partition))?);
+        let row = decoded(|| format!("{partition:?}"), format::decode_partition(value))?;
+        if row.wake_at < Timestamp::NEVER {
+            due.insert(partition, row.wake_at);
+        }
+        Ok(Walk::On)
+    })?;
+    rows.walk(Table::Counters, keys::LANE_COUNTERS, None, &mut |key, value| {
+        let partition = PartitionId(keys::u16_at(key, 1).ok_or_else(|| misshapen(Table::Counters))?);
+        if decoded(|| "a lane's counter".to_owned(), format::decode_counter(value))?.count > 0 {
+            due.insert(partition, Timestamp::default());
+        }
+        Ok(Walk::On)
+    })?;
+    Ok(due.into_iter().collect())
+}
+
+/// A partition's dead letters in the order they were kept aside, behind number `after`.
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn dead_letters(
+    rows: &dyn ReadRows,
+    partition: PartitionId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<(u64, DeadLetter)>, RowError> {
+    let mut found = Vec::new();
+    if limit == 0 {
+        return Ok(found);
+    }
+    walk_chunked(rows, Table::Dead, &keys::partition(partition), 2 + 8, &mut |key, value| {
+        let n = keys::u64_at(key, 2).ok_or_else(|| misshapen(Table::Dead))?;
+        if n > after {
+            let letter = decoded(|| format!("dead letter {n}"), format::decode_dead(value))?;
+            found.push((n, letter));
+        }
+        Ok(if found.len() == limit { Walk::Stop } else { Walk::On })
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,113 @@
+//! The end of transactions: live → tombstone → gone. It must never touch what has not ended.
+
+use std::time::Duration;
+
+use super::{ReadRows, RowError, Walk, Write, decoded, keys_under, misshapen, read_chunked};
+use crate::domain::command::Kind;
+use crate::domain::fact::Fact;
+use crate::domain::ids::{ClientNo, TransactionId};
+use crate::domain::time::Timestamp;
+use crate::ports::store::{Lookup, StoredTransaction, Tombstone};
+use crate::store::format;
+use crate::store::keys::{self, Table};
+
+/// Ages what has ended; see [`crate::ports::store::Store::sweep`].
+///
+/// Tombstones keep their claims and their digest, so a replay is still answered; when they go,
+/// the claims go with them and the reference is free again.
+///
+/// # Errors
+/// When rows cannot be read, decoded or written.
+pub fn sweep(
+    write: &mut Write<'_>,
+    now: Timestamp,
+    retention: Duration,
+    limit: usize,
+) -> Result<usize, RowError> {
+    let expired = due(&*write.rows, Table::Ended, now, retention, limit)?;
+    for &(ended_at, id) in &expired {
+        bury(write, id, ended_at)?;
+    }
+    let gone = due(&*write.rows, Table::Tombstones, now, retention.saturating_mul(2), limit)?;
+    for &(ended_at, id) in &gone {
+        erase(write, id, ended_at)?;
+    }
+    Ok(expired.len() + gone.len())
+}
+
+/// The first entries that are more than `age` old.
+fn due(
+    rows: &dyn ReadRows,
+    table: Table,
+    now: Timestamp,
+    age: Duration,
+    limit: usize,
+) -> Result<Vec<(Timestamp, TransactionId)>, RowError> {
+    let mut found = Vec::new();
+    rows.walk(table, &[], None, &mut |key, _| {
+        let at = keys::u64_at(key, 0).ok_or_else(|| misshapen(table))?;
+        let at = Timestamp(i64::try_from(at).unwrap_or(i64::MAX));
+        if found.len() == limit || at.after(age) >= now {
+            return Ok(Walk::Stop);
+        }
+        found.push((at, keys::id_at(key, 8).ok_or_else(|| misshapen(table))?));
+        Ok(Walk::On)
+    })?;
+    Ok(found)
+}
+
+fn bury(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
+    write.rows.delete(Table::Ended, &keys::ended(ended_at, id))?;
+    // Ended twice, or already gone: nothing is left to do for this entry.
+    let Some(Lookup::Live(stored)) = super::transaction(&*write.rows, id)? else { return Ok(()) };
+    let tombstone = tombstone_of(&stored)?;
+    write.delete_chunked(Table::Tx, &keys::command(id))?;
+    write.rows.delete(Table::Tx, &keys::ship_to(id))?;
+    write.delete_chunked(Table::Tx, &keys::facts(id))?;
+    write.delete_chunked(Table::Cartons, &keys::tx(id))?;
+    if stored.client != ClientNo::HOUSE && tombstone.kind == Kind::Order {
+        write.rows.delete(Table::ByClient, &keys::by_client(stored.client, id))?;
+    }
+    write.put_chunked(Table::Tx, &keys::command(id), &format::encode_tombstone(&tombstone, ended_at))?;
+    write.rows.put(Table::Tombstones, &keys::ended(ended_at, id), &format::encode_mark())
+}
+
+fn tombstone_of(stored: &StoredTransaction) -> Result<Tombstone, RowError> {
+    let Some(first) = stored.facts.first() else {
+        return Err(RowError::Broken(format!("{} has no first fact", stored.id)));
+    };
+    let Fact::Accepted(accepted) = &first.fact else {
+        return Err(RowError::Broken(format!("{} does not begin with its acceptance", stored.id)));
+    };
+    Ok(Tombstone {
+        id: stored.id,
+        client: stored.client,
+        digest: stored.digest,
+        kind: stored.command.kind(),
+        reference: stored.command.reference().clone(),
+        accepted_at: first.at,
+        correlation: accepted.correlation.clone(),
+    })
+}
+
+fn erase(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
+    write.rows.delete(Table::Tombstones, &keys::ended(ended_at, id))?;
+    let Some(bytes) = read_chunked(&*write.rows, Table::Tx, &keys::command(id))? else { return Ok(()) };
+    let (tombstone, _) = decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes))?;
+    let mut claims = vec![keys::reference_claim(tombstone.client, tombstone.kind, &tombstone.reference)];
+    let keys_prefix = keys::keys_of(id);
+    for back in keys_under(&*write.rows, Table::Tx, &keys_prefix)? {
+        claims.push(back.get(keys_prefix.len()..).unwrap_or_default().to_vec());
+    }
+    for claim in claims {
+        let holder = match write.rows.get(Table::Claims, &claim)? {
+            Some(bytes) => Some(decoded(|| "a claim".to_owned(), format::decode_claim(bytes))?),
+            None => None,
+        };
+        if holder == Some(id) {
+            write.rows.delete(Table::Claims, &claim)?;
+        }
+    }
+    write.delete_chunked(Table::Tx, &keys::tx(id))?;
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Owning a partition and writing its turns. It must never write for an owner whose fence is void.
+
+use super::{RowError, Write};
+use crate::domain::ids::{ClientNo, PartitionId};
+use crate::ports::store::{CommitError, Fence, Lane, NewFacts, TurnCommit};
+use crate::store::format::{self, CommandHead, PartitionRow};
+use crate::store::keys::{self, Table};
+
+/// Raises the epoch; see [`crate::ports::store::Store::take`].
+///
+/// # Errors
+/// When rows cannot be read or written.
+pub fn take(
+    write: &mut Write<'_>,
+    partition: PartitionId,
+    nonce: u64,
+) -> Result<Result<Fence, CommitError>, RowError> {
+    if write.room == super::Room::Nothing {
+        return Ok(Err(CommitError::Full));
+    }
+    let row = write.partition(partition)?;
+    let epoch = row.epoch + 1;
+    write.set_partition(partition, &PartitionRow { epoch, nonce, ..row })?;
+    Ok(Ok(Fence { partition, epoch, nonce }))
+}
+
+/// Writes a turn; see [`crate::ports::store::Store::commit`].
+///
+/// # Errors
+/// [`RowError::Broken`] when it takes an entry that is not there or rewrites a version;
+/// otherwise when rows cannot be read or written.
+pub fn commit(
+    write: &mut Write<'_>,
+    fence: Fence,
+    turn: &TurnCommit,
+) -> Result<Result<(), CommitError>, RowError> {
+    let row = write.partition(fence.partition)?;
+    if (row.epoch, row.nonce) != (fence.epoch, fence.nonce) {
+        return Ok(Err(CommitError::Conflict));
+    }
+    if !write.room.admits(Lane::Control) {
+        return Ok(Err(CommitError::Full));
+    }
+    let home = fence.partition;
+    for &(lane, n) in &turn.taken {
+        write.dequeue(home, lane, n)?;
+    }
+    for (id, command) in &turn.created {
+        let head = CommandHead { client: ClientNo::HOUSE, digest: format::digest(command, None) };
+        write.put_chunked(Table::Tx, &keys::command(*id), &format::encode_command(&head, command))?;
+    }
+    for new in &turn.facts {
+        write_facts(write, new)?;
+    }
+    write_ledger(write, home, turn)?;
+    write_standing(write, home, turn)?;
+    if row.wake_at != turn.wake_at {
+        write.set_partition(home, &PartitionRow { wake_at: turn.wake_at, ..row })?;
+    }
+    Ok(Ok(()))
+}
+
+fn write_facts(write: &mut Write<'_>, new: &NewFacts) -> Result<(), RowError> {
+    // The fact before the first must be there, or the fold would end early and hide these.
+    let before = match new.first_version {
+        0 => return Err(RowError::Broken(format!("{}: versions begin at 1", new.id))),
+        1 => keys::command(new.id),
+        version => keys::fact(new.id, version - 1),
+    };
+    if write.rows.get(Table::Tx, &keys::chunk(&before, 0))?.is_none() {
+        return Err(RowError::Broken(format!("{}: nothing before version {}", new.id, new.first_version)));
+    }
+    for (version, fact) in (new.first_version..).zip(&new.facts) {
+        write.put_chunked(Table::Tx, &keys::fact(new.id, version), &format::encode_fact(fact))?;
+        write.announce(new.client, new.id, version)?;
+    }
+    Ok(())
+}
+
+fn write_ledger(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> Result<(), RowError> {
+    for ((client, sku), position) in &turn.positions {
+        let key = keys::position(home, *client, sku);
+        write.rows.put(Table::Stock, &key, &format::encode_position(position))?;
+    }
+    for wave in &turn.waves {
+        write.put_chunked(Table::Waves, &keys::wave(home, wave.id), &format::encode_wave(&wave.releases))?;
+    }
+    for wave in &turn.answered {
+        write.delete_chunked(Table::Waves, &keys::wave(home, *wave))?;
+    }
+    for (manifest, cartons) in &turn.cartons {
+        for (n, carton) in (0u32..).zip(cartons) {
+            let key = keys::carton(*manifest, n);
+            write.rows.put(Table::Cartons, &key, &format::encode_carton(carton))?;
+        }
+    }
+    Ok(())
+}
+
+/// What stands open, what has ended, what is kept aside.
+fn write_standing(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> Result<(), RowError> {
+    for id in &turn.opened {
+        write.rows.put(Table::Open, &keys::in_partition(home, *id), &format::encode_mark())?;
+    }
+    // After `opened`: what is pulled and ends in the same turn is not open.
+    for id in &turn.closed {
+        write.rows.delete(Table::Open, &keys::in_partition(home, *id))?;
+    }
+    for (id, at) in &turn.ended {
+        write.rows.put(Table::Ended, &keys::ended(*at, *id), &format::encode_mark())?;
+    }
+    for letter in &turn.dead {
+        let n = write.next(keys::dead_counter(home))?;
+        write.put_chunked(Table::Dead, &keys::dead(home, n), &format::encode_dead(letter))?;
+    }
+    Ok(())
+}
