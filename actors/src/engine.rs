@@ -1,17 +1,36 @@
 //! The only public door to the running engine: [`Engine::start`] gives a [`Handle`].
 
+use actix::Addr;
+use chrono::NaiveTime;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::ThreadId;
 use std::time::Duration;
 
-use chrono::NaiveTime;
-
-use crate::domain::command::{Command, Kind, ShipTo};
+use crate::actors::desk::Desk;
+use crate::actors::gate::{AskError, Door};
+use crate::actors::home::Home;
+use crate::actors::house::{Drain, House};
+use crate::actors::ingestion::{Ingestion, Submit};
+use crate::actors::site::Node;
+use crate::actors::tripwire::Tripwire;
+use crate::actors::waiters::Waiters;
+use crate::domain::command::{Command, ShipTo};
+use crate::domain::confirmation::Confirmation;
 use crate::domain::estimate::PaceReport;
 use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
 use crate::domain::sscc::CompanyPrefix;
 use crate::domain::time::Timestamp;
-use crate::ports::store::{IdempotencyKey, Lookup, ReadError, SharedStore, Verdict};
+use crate::ports::BoxFuture;
+use crate::ports::clock::Clock;
+use crate::ports::entropy::Entropy;
+use crate::ports::faults::Faults;
+use crate::ports::store::{
+    CommitError, IdempotencyKey, Lookup, ReadError, RegisterError, Registration, SharedStore, Verdict,
+};
+use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
 
 /// One configured warehouse.
 #[derive(Clone, Debug)]
@@ -98,74 +117,292 @@ pub struct Snapshot {
     pub pace: PaceReport,
 }
 
-/// Why a wait did not begin.
+/// Everything that the engine is started with.
+pub struct Options {
+    /// Where everything durable is.
+    pub store: SharedStore,
+    /// The warehouses in configured order.
+    pub warehouses: Vec<WarehouseOptions>,
+    /// Rules for all of them.
+    pub rules: Rules,
+    /// Names of the clients that the keys speak for.
+    pub clients: Vec<String>,
+    /// Where the actors live.
+    pub threads: Threads,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Faults, for tests and `demo --crash`.
+    pub faults: Arc<dyn Faults>,
+    /// Builds a warehouse's WMS; it reports through the sink.
+    pub wms: Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>>,
+}
+
+/// Where actors live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManyWaiters;
+pub enum Threads {
+    /// Arbiters of their own, this many; 0 means one for each core.
+    Arbiters(usize),
+    /// The current thread's `LocalSet`: the seeded world.
+    Here,
+}
+
+/// The engine is full; nothing was accepted and trying again is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many commands are waiting to be accepted")]
+pub struct Overloaded;
+
+/// Submissions that one HTTP thread may have under way.
+const INGESTION_GATE: usize = 2_048;
+
+/// Starts engines.
+pub struct Engine;
+
+impl Engine {
+    /// Registers names, starts the House and answers the door. Needs an actix `System` with
+    /// [`Threads::Arbiters`], or a `LocalSet` with [`Threads::Here`].
+    ///
+    /// # Errors
+    /// When the store refuses the start, above all for a warehouse whose partition changed.
+    pub async fn start(options: Options) -> Result<Handle, RegisterError> {
+        let names = Registration {
+            warehouses: options.warehouses.iter().map(|w| (w.code.clone(), w.partition)).collect(),
+            clients: options.clients,
+        };
+        let registered = options.store.register(names).await?;
+        let clients: HashMap<String, ClientNo> = registered.clients.iter().cloned().collect();
+        let node = Arc::new(Node {
+            store: options.store,
+            clock: options.clock,
+            entropy: options.entropy,
+            faults: options.faults,
+            client_names: registered.clients.into_iter().map(|(name, no)| (no, name)).collect(),
+            clients,
+            desks: options
+                .warehouses
+                .iter()
+                .map(|w| (w.partition, Arc::new(Desk::new(w.partition))))
+                .collect(),
+            waiters: Waiters::new(options.rules.waiters_max),
+            rules: options.rules,
+            warehouses: options.warehouses,
+        });
+        let sink: Sink = Arc::new(ControlDoor { node: node.clone() });
+        let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
+            node.warehouses.iter().map(|w| (w.partition, (options.wms)(w, sink.clone()))).collect();
+        let homes = homes(options.threads);
+        let house = keep_house(node.clone(), homes, wms);
+        Ok(Handle(Arc::new(Inner {
+            node,
+            house,
+            ingestion: RwLock::new(HashMap::new()),
+            draining: AtomicBool::new(false),
+        })))
+    }
+}
+
+fn homes(threads: Threads) -> Vec<Home> {
+    match threads {
+        Threads::Here => vec![Home::Here],
+        Threads::Arbiters(n) => {
+            let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+            let n = if n == 0 { cores() } else { n };
+            (0..n).map(|_| Home::Arbiter(actix::Arbiter::new().handle())).collect()
+        }
+    }
+}
+
+/// Starts the House, and a fresh one whenever it is gone: it is the one actor without a supervisor
+/// among the actors.
+fn keep_house(
+    node: Arc<Node>,
+    homes: Vec<Home>,
+    wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
+) -> Arc<Mutex<Addr<House>>> {
+    let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
+    let home = homes[0].clone();
+    let start = move || {
+        let gone = gone.clone();
+        let tripwire = Tripwire::new(move |panicked| {
+            // The keeper is gone only when the node is.
+            let _ended = gone.send(panicked);
+        });
+        let (node, homes, wms) = (node.clone(), homes.clone(), wms.clone());
+        home.start(move |_| House::new(node, homes, wms, tripwire))
+    };
+    let house = Arc::new(Mutex::new(start()));
+    let kept = Arc::downgrade(&house);
+    actix_rt::spawn(async move {
+        while let Some(panicked) = is_gone.recv().await {
+            let Some(house) = kept.upgrade() else { return };
+            if panicked {
+                tracing::error!("the House is gone and starts again");
+                *house.lock() = start();
+            }
+        }
+    });
+    house
+}
+
 /// The engine's public door; cheap to clone.
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
 
 struct Inner {
-    store: SharedStore,
-    warehouses: Vec<WarehouseOptions>,
-    clients: HashMap<String, ClientNo>,
+    node: Arc<Node>,
+    house: Arc<Mutex<Addr<House>>>,
+    /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
+    ingestion: RwLock<HashMap<ThreadId, Door<Ingestion>>>,
+    draining: AtomicBool,
 }
 
 impl Handle {
     /// The warehouses in configured order.
     #[must_use]
     pub fn warehouses(&self) -> &[WarehouseOptions] {
-        &self.0.warehouses
+        &self.0.node.warehouses
     }
+
     /// The store, for reads; writes go through [`Handle::submit`].
     #[must_use]
     pub fn store(&self) -> &SharedStore {
-        &self.0.store
+        &self.0.node.store
     }
+
+    /// The engine's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.node.now()
+    }
+
+    /// The engine's randomness, for jitter and fresh correlation ids.
+    #[must_use]
+    pub fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.0.node.entropy
+    }
+
     /// The number of a client that a key or a request names.
     #[must_use]
     pub fn client(&self, name: &str) -> Option<ClientNo> {
-        self.0.clients.get(name).copied()
+        self.0.node.clients.get(name).copied()
     }
+
     /// The name of a client.
     #[must_use]
-    pub fn client_name(&self, _client: ClientNo) -> Option<&str> {
-        None
+    pub fn client_name(&self, client: ClientNo) -> Option<&str> {
+        self.0.node.client_names.get(&client).map(String::as_str)
     }
+
     /// What the owner of a partition last published.
     #[must_use]
-    pub fn snapshot(&self, _partition: PartitionId) -> Snapshot {
-        Snapshot::default()
+    pub fn snapshot(&self, partition: PartitionId) -> Snapshot {
+        self.0.node.desks.get(&partition).map(|d| d.snapshot()).unwrap_or_default()
     }
+
     /// Accepts commands; resolves when they are durable. Verdicts stand in the order given.
-    pub async fn submit(&self, _batch: Vec<Submission>) -> Vec<Submitted> {
-        Vec::new()
-    }
-    /// Reads a transaction, and waits up to `bound` until `enough` says so or it has ended.
+    /// Call it on a thread with a `LocalSet`, as every actix worker has.
     ///
     /// # Errors
-    /// When the store cannot be read. Past `waiters_max` it does not wait: it answers at once.
+    /// [`Overloaded`] when too many are under way; nothing was accepted.
+    pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Submitted>, Overloaded> {
+        match self.ingestion().ask(Submit(batch)).await {
+            Ok(submitted) => Ok(submitted),
+            Err(AskError::Refused) => Err(Overloaded),
+            // It died over the batch or before it. Nothing says which: the client asks again,
+            // and its reference makes that safe.
+            Err(AskError::Gone) => Err(Overloaded),
+        }
+    }
+
+    fn ingestion(&self) -> Door<Ingestion> {
+        let thread = std::thread::current().id();
+        if let Some(door) = self.0.ingestion.read().get(&thread).filter(|d| d.addr().connected()) {
+            return door.clone();
+        }
+        let node = self.0.node.clone();
+        let addr = Home::Here.start(move |ctx| {
+            ctx.set_mailbox_capacity(INGESTION_GATE);
+            Ingestion::new(node)
+        });
+        let door = Door::new(addr, INGESTION_GATE);
+        self.0.ingestion.write().insert(thread, door.clone());
+        door
+    }
+
+    /// Reads a transaction, and waits up to `bound` until `enough` says so. Past
+    /// `waiters_max` callers it does not wait and answers at once.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
     pub async fn await_transaction(
         &self,
         id: TransactionId,
-        _bound: Duration,
-        _enough: impl Fn(&Lookup) -> bool + Send,
+        bound: Duration,
+        enough: impl Fn(&Lookup) -> bool + Send,
     ) -> Result<Option<Lookup>, ReadError> {
-        self.0.store.transaction(id).await
+        let until = tokio::time::Instant::now() + bound;
+        loop {
+            // First the place, then the look: no change falls between.
+            let waiter = self.0.node.waiters.register(id);
+            let found = self.store().transaction(id).await?;
+            let waits = found.as_ref().is_some_and(|found| !enough(found)) && !self.is_draining();
+            let (Some(mut waiter), true) = (waiter, waits) else { return Ok(found) };
+            if tokio::time::timeout_at(until, waiter.changed()).await.is_err() {
+                return self.store().transaction(id).await;
+            }
+        }
     }
+
     /// Partitions with work whose owner is not running (empty: ready).
     #[must_use]
     pub fn unready(&self) -> Vec<PartitionId> {
-        Vec::new()
+        let now = self.now();
+        let waits = |desk: &Desk| !desk.is_served() && (desk.is_nudged() || desk.wake_at() <= now);
+        self.0.node.desks.iter().filter(|(_, desk)| waits(desk)).map(|(p, _)| *p).collect()
     }
+
     /// True from the moment the engine is asked to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        false
+        self.0.draining.load(SeqCst)
     }
-    /// The kinds, for metrics.
-    #[must_use]
-    pub fn kinds(&self) -> [Kind; 4] {
-        [Kind::Order, Kind::Move, Kind::Cancellation, Kind::Manifest]
+
+    /// From here on nobody waits any more; callers that do are answered with what is there.
+    pub fn drain(&self) {
+        self.0.draining.store(true, SeqCst);
+        self.0.node.waiters.wake_all();
+    }
+
+    /// Ends the trees. What they had not acted on is owed at the next start; nothing is lost.
+    /// Returns when they are gone, or after `grace`.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.drain();
+        self.0.house.lock().do_send(Drain);
+        let until = tokio::time::Instant::now() + grace;
+        while self.0.node.desks.values().any(|d| d.is_served()) && tokio::time::Instant::now() < until {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+}
+
+/// How often a shutdown looks whether the trees are gone.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// The door by which every WMS reports.
+struct ControlDoor {
+    node: Arc<Node>,
+}
+
+impl ConfirmationSink for ControlDoor {
+    fn confirm(&self, partition: PartitionId, reports: Vec<Confirmation>) -> BoxFuture<Result<(), WmsError>> {
+        let node = self.node.clone();
+        Box::pin(async move {
+            let unavailable = |why: CommitError| WmsError::Unavailable(why.to_string());
+            let written = node.store.append_reports(partition, reports).await.map_err(unavailable)?;
+            written.wait().await.map_err(unavailable)?;
+            node.nudge(partition);
+            Ok(())
+        })
     }
 }

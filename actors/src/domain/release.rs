@@ -138,8 +138,4 @@ impl Release {
     pub fn line(&self, line: LineNo) -> Option<&ReleaseLine> {
         self.lines.iter().find(|l| l.line == line)
     }
-
-    pub(super) fn line_mut(&mut self, line: LineNo) -> Option<&mut ReleaseLine> {
-        self.lines.iter_mut().find(|l| l.line == line)
-    }
 }

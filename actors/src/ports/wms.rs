@@ -97,7 +97,7 @@ pub struct Presented {
     pub release: ReleaseId,
     /// When its wave was committed.
     pub released_at: Timestamp,
-    /// Its units as asked for.
+    /// Its units as asked for, less what came back out of it.
     pub lines: LineUnits,
 }
 

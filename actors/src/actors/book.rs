@@ -1,0 +1,237 @@
+//! The Pipeline's memory: the open orders and manifests of its warehouse, and what follows from
+//! them. All of it is derived: a restart folds it again from the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::domain::command::{Command, Priority};
+use crate::domain::estimate::Pace;
+use crate::domain::fact::{Accepted, Fact};
+use crate::domain::ids::{
+    ClientNo, CorrelationId, Reference, ReleaseId, TraceContext, TransactionId, WaveId,
+};
+use crate::domain::manifest::Manifest;
+use crate::domain::order::Order;
+use crate::domain::rank::Rank;
+use crate::domain::time::Timestamp;
+use crate::ports::store::{PartitionImage, StoredTransaction, StoredWave};
+
+/// An order in hand.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenOrder {
+    pub(crate) client: ClientNo,
+    /// The newest version.
+    pub(crate) version: u32,
+    pub(crate) order: Order,
+    pub(crate) reference: Reference,
+    pub(crate) priority: Priority,
+    pub(crate) correlation: CorrelationId,
+    pub(crate) trace: TraceContext,
+}
+
+/// A closed manifest that has not departed.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenManifest {
+    pub(crate) version: u32,
+    pub(crate) manifest: Manifest,
+    pub(crate) carrier: String,
+    pub(crate) service_level: String,
+    pub(crate) closed_at: Timestamp,
+    /// The orders with cartons on it.
+    pub(crate) orders: BTreeSet<TransactionId>,
+}
+
+/// What an order contributes to the indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Indexed {
+    deadline: Timestamp,
+    ready: bool,
+    credits: usize,
+    asking: bool,
+}
+
+/// The memory.
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    orders: BTreeMap<TransactionId, OpenOrder>,
+    indexed: BTreeMap<TransactionId, Indexed>,
+    deadlines: BTreeSet<(Timestamp, TransactionId)>,
+    ready: BTreeSet<Rank>,
+    asking: BTreeSet<TransactionId>,
+    credits_used: usize,
+    backorder_max_wait: Duration,
+    /// Manifests that the WMS must load.
+    pub(crate) manifests: BTreeMap<TransactionId, OpenManifest>,
+    /// Waves that the WMS has not answered.
+    pub(crate) waves: BTreeMap<WaveId, Vec<ReleaseId>>,
+    /// What is measured.
+    pub(crate) pace: Pace,
+}
+
+/// A stored transaction is not what its kind needs to be.
+#[derive(Debug, thiserror::Error)]
+#[error("transaction {0} does not begin with an acceptance")]
+pub(crate) struct Unfounded(TransactionId);
+
+impl OpenOrder {
+    /// Folds a stored order; `None` for other kinds.
+    pub(crate) fn fold(stored: &StoredTransaction) -> Result<Option<OpenOrder>, Unfounded> {
+        let Command::Order(command) = &stored.command else { return Ok(None) };
+        let (Accepted { correlation, trace }, at) = accepted(stored)?;
+        let mut order = Order::new(stored.id, command, at);
+        for recorded in &stored.facts {
+            if let Fact::Order(fact) = &recorded.fact {
+                order.apply(fact, recorded.at);
+            }
+        }
+        Ok(Some(OpenOrder {
+            client: stored.client,
+            version: stored.version(),
+            order,
+            reference: command.reference.clone(),
+            priority: command.priority,
+            correlation,
+            trace,
+        }))
+    }
+}
+
+impl OpenManifest {
+    fn fold(stored: &StoredTransaction) -> Option<OpenManifest> {
+        let Command::Manifest(command) = &stored.command else { return None };
+        let mut manifest = Manifest::default();
+        let mut closed_at = Timestamp::default();
+        for recorded in &stored.facts {
+            if let Fact::Manifest(fact) = recorded.fact {
+                manifest.apply(fact);
+                closed_at = recorded.at;
+            }
+        }
+        Some(OpenManifest {
+            version: stored.version(),
+            manifest,
+            carrier: command.carrier.clone(),
+            service_level: command.service_level.clone(),
+            closed_at,
+            orders: BTreeSet::new(),
+        })
+    }
+}
+
+fn accepted(stored: &StoredTransaction) -> Result<(Accepted, Timestamp), Unfounded> {
+    match stored.facts.first().map(|r| (&r.fact, r.at)) {
+        Some((Fact::Accepted(accepted), at)) => Ok((accepted.clone(), at)),
+        Some(_) | None => Err(Unfounded(stored.id)),
+    }
+}
+
+impl Book {
+    /// Folds everything that is open.
+    pub(crate) fn restore(image: &PartitionImage, backorder_max_wait: Duration) -> Result<Book, Unfounded> {
+        let mut book = Book { backorder_max_wait, ..Book::default() };
+        for stored in &image.open {
+            if let Some(order) = OpenOrder::fold(stored)? {
+                book.insert(order);
+            } else if let Some(manifest) = OpenManifest::fold(stored) {
+                book.manifests.insert(stored.id, manifest);
+            }
+        }
+        let placed: Vec<_> =
+            book.orders.values().flat_map(|o| o.order.manifests().map(|m| (m, o.order.id))).collect();
+        for (manifest, order) in placed {
+            if let Some(manifest) = book.manifests.get_mut(&manifest) {
+                manifest.orders.insert(order);
+            }
+        }
+        book.waves = image.waves.iter().cloned().map(|StoredWave { id, releases }| (id, releases)).collect();
+        Ok(book)
+    }
+
+    pub(crate) fn order(&self, id: TransactionId) -> Option<&OpenOrder> {
+        self.orders.get(&id)
+    }
+
+    pub(crate) fn orders(&self) -> impl Iterator<Item = &OpenOrder> {
+        self.orders.values()
+    }
+
+    /// Takes an order in, or in again after it changed.
+    pub(crate) fn insert(&mut self, order: OpenOrder) {
+        let id = order.order.id;
+        self.unindex(id);
+        let now = Indexed {
+            deadline: order.order.deadline(self.backorder_max_wait),
+            ready: order.order.ready_for_wave(),
+            credits: order.order.credits_used(),
+            asking: order.order.cancel_requested(),
+        };
+        if now.deadline < Timestamp::NEVER {
+            self.deadlines.insert((now.deadline, id));
+        }
+        if now.ready {
+            self.ready.insert(order.order.rank);
+        }
+        if now.asking {
+            self.asking.insert(id);
+        }
+        self.credits_used += now.credits;
+        self.indexed.insert(id, now);
+        self.orders.insert(id, order);
+    }
+
+    /// Lets an order go: to change it, or because it is done.
+    pub(crate) fn remove(&mut self, id: TransactionId) -> Option<OpenOrder> {
+        self.unindex(id);
+        self.orders.remove(&id)
+    }
+
+    fn unindex(&mut self, id: TransactionId) {
+        let (Some(was), Some(order)) = (self.indexed.remove(&id), self.orders.get(&id)) else { return };
+        self.deadlines.remove(&(was.deadline, id));
+        self.ready.remove(&order.order.rank);
+        self.asking.remove(&id);
+        self.credits_used -= was.credits;
+    }
+
+    /// Unsettled releases at the WMS.
+    pub(crate) fn credits_used(&self) -> usize {
+        self.credits_used
+    }
+
+    /// Orders about which the WMS is asked to cancel.
+    pub(crate) fn asking(&self) -> impl Iterator<Item = TransactionId> {
+        self.asking.iter().copied()
+    }
+
+    /// Orders that may go into a wave, first in rank first.
+    pub(crate) fn ready(&self) -> impl Iterator<Item = TransactionId> {
+        self.ready.iter().map(Rank::order)
+    }
+
+    pub(crate) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Orders whose deadline is past, at most `max`.
+    pub(crate) fn due(&self, now: Timestamp, max: usize) -> Vec<TransactionId> {
+        self.deadlines.iter().take_while(|(at, _)| *at <= now).take(max).map(|(_, id)| *id).collect()
+    }
+
+    /// The earliest deadline, or never.
+    pub(crate) fn next_deadline(&self) -> Timestamp {
+        self.deadlines.first().map_or(Timestamp::NEVER, |(at, _)| *at)
+    }
+
+    /// True while the WMS owes an answer or we owe it a question: the tree must stay awake.
+    pub(crate) fn owes(&self) -> bool {
+        self.credits_used > 0
+            || !self.waves.is_empty()
+            || !self.manifests.is_empty()
+            || !self.asking.is_empty()
+    }
+
+    /// True while the release's wave is not answered.
+    pub(crate) fn is_unanswered(&self, wave: WaveId) -> bool {
+        self.waves.contains_key(&wave)
+    }
+}

@@ -1,0 +1,128 @@
+//! A partition's desk: where the rest of the node leaves word for its owner and reads what the
+//! owner last published. Nothing here is a message: a nudge is a flag, a snapshot is a copy.
+
+use actix::prelude::*;
+use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+
+use crate::domain::ids::PartitionId;
+use crate::domain::time::Timestamp;
+use crate::engine::Snapshot;
+
+/// There may be something in the lanes.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Nudge;
+
+/// A partition without a running owner has something to do.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wake(pub(crate) PartitionId);
+
+/// One partition's desk.
+pub(crate) struct Desk {
+    partition: PartitionId,
+    nudged: AtomicBool,
+    /// The epoch of the owner that serves, 0 when none does.
+    serving: AtomicU64,
+    last_turn: AtomicI64,
+    wake_at: AtomicI64,
+    pipeline: Mutex<Option<Recipient<Nudge>>>,
+    house: Mutex<Option<Recipient<Wake>>>,
+    snapshot: RwLock<Snapshot>,
+}
+
+impl Desk {
+    pub(crate) fn new(partition: PartitionId) -> Desk {
+        Desk {
+            partition,
+            nudged: AtomicBool::new(false),
+            serving: AtomicU64::new(0),
+            last_turn: AtomicI64::new(0),
+            wake_at: AtomicI64::new(i64::MAX),
+            pipeline: Mutex::new(None),
+            house: Mutex::new(None),
+            snapshot: RwLock::new(Snapshot::default()),
+        }
+    }
+
+    /// Says that there is something in the lanes. Cheap: while the owner has not looked, further
+    /// nudges are only a flag that is set already.
+    pub(crate) fn nudge(&self) {
+        if self.nudged.swap(true, SeqCst) {
+            return;
+        }
+        // Supervision signals go ungated: the flag lets one through at a time.
+        match self.pipeline.lock().as_ref().filter(|p| p.connected()) {
+            Some(pipeline) => pipeline.do_send(Nudge),
+            None => {
+                if let Some(house) = self.house.lock().as_ref() {
+                    house.do_send(Wake(self.partition));
+                }
+            }
+        }
+    }
+
+    /// The owner is about to look: what is nudged from here on is nudged again.
+    pub(crate) fn looked(&self) {
+        self.nudged.store(false, SeqCst);
+    }
+
+    /// True while a nudge waits to be looked at.
+    pub(crate) fn is_nudged(&self) -> bool {
+        self.nudged.load(SeqCst)
+    }
+
+    /// The House is where a sleeping partition's nudges go.
+    pub(crate) fn house_is(&self, house: Recipient<Wake>) {
+        *self.house.lock() = Some(house);
+    }
+
+    /// An owner serves the partition from here on.
+    pub(crate) fn owner_is(&self, epoch: u64, pipeline: Recipient<Nudge>) {
+        let mut current = self.pipeline.lock();
+        *current = Some(pipeline);
+        self.serving.store(epoch, SeqCst);
+    }
+
+    /// The owner of this epoch serves no longer. A later owner is not disturbed.
+    pub(crate) fn owner_gone(&self, epoch: u64) {
+        let mut current = self.pipeline.lock();
+        if self.serving.load(SeqCst) == epoch {
+            *current = None;
+            self.serving.store(0, SeqCst);
+        }
+    }
+
+    /// True while an owner serves it.
+    pub(crate) fn is_served(&self) -> bool {
+        self.serving.load(SeqCst) != 0
+    }
+
+    /// When its owner last ended a turn.
+    pub(crate) fn last_turn(&self) -> Timestamp {
+        Timestamp(self.last_turn.load(SeqCst))
+    }
+
+    /// When the partition must be awake next; time zero while something is owed.
+    pub(crate) fn wake_at(&self) -> Timestamp {
+        Timestamp(self.wake_at.load(SeqCst))
+    }
+
+    /// The owner publishes, after its commit is durable.
+    pub(crate) fn publish(&self, snapshot: Snapshot, wake_at: Timestamp, now: Timestamp) {
+        *self.snapshot.write() = snapshot;
+        self.last_turn.store(now.0, SeqCst);
+        self.wake_at.store(wake_at.0, SeqCst);
+    }
+
+    /// What the store said about a partition that has no owner yet.
+    pub(crate) fn due_at(&self, wake_at: Timestamp) {
+        self.wake_at.store(wake_at.0, SeqCst);
+    }
+
+    /// What the owner last published.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        *self.snapshot.read()
+    }
+}

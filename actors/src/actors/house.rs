@@ -1,0 +1,265 @@
+//! The root supervisor of a node: starts trees when there is work, starts them again when they
+//! die, puts them to sleep when nothing happens, and sweeps what is past its retention.
+
+use actix::prelude::*;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::desk::Wake;
+use super::home::Home;
+use super::site::{Node, Site};
+use super::tripwire::{Stop, Tripwire};
+use super::warehouse::Warehouse;
+use crate::domain::ids::PartitionId;
+use crate::ports::faults::FaultPoint;
+use crate::ports::wms::Wms;
+
+/// How often the House looks around.
+const TICK: Duration = Duration::from_secs(1);
+/// A tree that did nothing for this long and has nothing due is put to sleep.
+const SLEEP_AFTER: Duration = Duration::from_secs(300);
+/// A tree whose next deadline is nearer than this stays awake.
+const SLEEP_AT_LEAST: Duration = Duration::from_secs(60);
+/// Restarts within [`BUDGET_WINDOW`] before the House only tries every [`RETRY`].
+const BUDGET: usize = 10;
+/// Deaths older than this are forgiven.
+const BUDGET_WINDOW: Duration = Duration::from_secs(60);
+/// The pause before the first restart; doubles with each death in the window.
+const BACK_OFF: Duration = Duration::from_millis(10);
+/// The longest pause within the budget.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// The pause past the budget.
+const RETRY: Duration = Duration::from_secs(30);
+/// How often the House sweeps, and how many transactions at most.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_MAX: usize = 1_000;
+
+/// A tree is gone.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+struct TreeDown {
+    partition: PartitionId,
+    /// Which start of the tree it was.
+    start: u64,
+    panicked: bool,
+}
+
+/// Ends the House and its trees in order.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drain;
+
+enum Tree {
+    Running {
+        start: u64,
+        warehouse: Addr<Warehouse>,
+    },
+    /// Waits for its next start.
+    Down,
+}
+
+/// The actor.
+pub(crate) struct House {
+    node: Arc<Node>,
+    homes: Vec<Home>,
+    wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
+    trees: BTreeMap<PartitionId, Tree>,
+    deaths: BTreeMap<PartitionId, VecDeque<Instant>>,
+    starts: u64,
+    draining: bool,
+    sweeping: bool,
+    /// Ends every tree when the House is gone, also by a panic.
+    token: CancellationToken,
+    _end: DropGuard,
+    _tripwire: Tripwire,
+}
+
+impl House {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        homes: Vec<Home>,
+        wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
+        tripwire: Tripwire,
+    ) -> House {
+        let token = CancellationToken::new();
+        let end = token.clone().drop_guard();
+        House {
+            node,
+            homes,
+            wms,
+            trees: BTreeMap::new(),
+            deaths: BTreeMap::new(),
+            starts: 0,
+            draining: false,
+            sweeping: false,
+            token,
+            _end: end,
+            _tripwire: tripwire,
+        }
+    }
+
+    /// Starts a partition's tree unless it runs or waits for its next start.
+    fn wake(&mut self, partition: PartitionId, ctx: &mut Context<Self>) {
+        if !self.draining && !self.trees.contains_key(&partition) {
+            self.start(partition, ctx);
+        }
+    }
+
+    fn start(&mut self, partition: PartitionId, ctx: &mut Context<Self>) {
+        let warehouse = self.node.warehouses.iter().find(|w| w.partition == partition);
+        let (Some(warehouse), Some(wms), Some(desk)) =
+            (warehouse, self.wms.get(&partition), self.node.desks.get(&partition))
+        else {
+            tracing::error!(partition = partition.0, "work is queued for a warehouse that is not configured");
+            return;
+        };
+        let site = Site {
+            node: self.node.clone(),
+            warehouse: Arc::new(warehouse.clone()),
+            desk: desk.clone(),
+            wms: wms.clone(),
+            token: self.token.child_token(),
+        };
+        self.starts += 1;
+        let start = self.starts;
+        let house = ctx.address().recipient::<TreeDown>();
+        let tripwire = Tripwire::new(move |panicked| house.do_send(TreeDown { partition, start, panicked }));
+        // A tree never moves: the same partition lives on the same thread after every start.
+        let home = self.homes[usize::from(partition.0) % self.homes.len()].clone();
+        let own = home.clone();
+        let warehouse = home.start(move |_| Warehouse::new(site, own, tripwire));
+        self.trees.insert(partition, Tree::Running { start, warehouse });
+    }
+
+    /// The pause before the next start, longer with every death in the window.
+    fn pause_after_death(&mut self, partition: PartitionId) -> Duration {
+        let deaths = self.deaths.entry(partition).or_default();
+        let now = Instant::now();
+        deaths.retain(|at| now.duration_since(*at) < BUDGET_WINDOW);
+        deaths.push_back(now);
+        if deaths.len() > BUDGET {
+            return RETRY;
+        }
+        let doublings = u32::try_from(deaths.len() - 1).unwrap_or(u32::MAX);
+        BACK_OFF.saturating_mul(1 << doublings.min(16)).min(BACK_OFF_MAX)
+    }
+
+    fn look_around(&mut self, ctx: &mut Context<Self>) {
+        let now = self.node.now();
+        let desks: Vec<_> = self.node.desks.iter().map(|(p, d)| (*p, d.clone())).collect();
+        for (partition, desk) in desks {
+            let due = desk.is_nudged() || desk.wake_at() <= now;
+            match self.trees.get(&partition) {
+                None if due => self.wake(partition, ctx),
+                Some(Tree::Running { warehouse, .. }) if !due => {
+                    let idle = now.since(desk.last_turn()) >= SLEEP_AFTER && desk.is_served();
+                    if idle && desk.wake_at() > now.after(SLEEP_AT_LEAST) {
+                        // A nudge that falls between is seen by the next look around.
+                        warehouse.do_send(Stop);
+                        self.trees.remove(&partition);
+                    }
+                }
+                None | Some(Tree::Running { .. } | Tree::Down) => {}
+            }
+        }
+        self.node.waiters.tidy();
+    }
+
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.sweeping, true) {
+            return;
+        }
+        let sweep = self.node.store.sweep(self.node.now(), self.node.rules.retention, SWEEP_MAX);
+        ctx.spawn(sweep.into_actor(self).map(|swept, house, ctx| {
+            house.sweeping = false;
+            match swept {
+                // A full sweep found at least so many: there may be more.
+                Ok(n) if n >= SWEEP_MAX => house.sweep(ctx),
+                Ok(_) => {}
+                Err(why) => tracing::warn!(%why, "the sweep did not go through and is tried again"),
+            }
+        }));
+    }
+
+    /// Starts the trees that the store says have something to do.
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        let due = self.node.store.wake_ups();
+        ctx.spawn(due.into_actor(self).map(|due, house, ctx| match due {
+            Ok(due) => {
+                for (partition, at) in due {
+                    if let Some(desk) = house.node.desks.get(&partition) {
+                        desk.due_at(at);
+                    }
+                }
+                house.look_around(ctx);
+            }
+            Err(why) => {
+                tracing::error!(%why, "the store cannot say which warehouses have work; tried again");
+                ctx.run_later(TICK, |house, ctx| house.open(ctx));
+            }
+        }));
+    }
+}
+
+impl Actor for House {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        for desk in self.node.desks.values() {
+            desk.house_is(ctx.address().recipient());
+        }
+        self.open(ctx);
+        ctx.run_interval(TICK, |house, ctx| house.look_around(ctx));
+        ctx.run_interval(SWEEP_EVERY, |house, ctx| house.sweep(ctx));
+    }
+}
+
+impl Handler<Wake> for House {
+    type Result = ();
+
+    fn handle(&mut self, Wake(partition): Wake, ctx: &mut Self::Context) {
+        self.node.faults.strike(FaultPoint::House, Some(partition));
+        self.wake(partition, ctx);
+    }
+}
+
+impl Handler<TreeDown> for House {
+    type Result = ();
+
+    fn handle(&mut self, down: TreeDown, ctx: &mut Self::Context) {
+        let TreeDown { partition, start, panicked } = down;
+        match self.trees.get(&partition) {
+            Some(Tree::Running { start: running, .. }) if *running == start => {}
+            // It was put to sleep, or a later start runs already.
+            Some(Tree::Running { .. } | Tree::Down) | None => return,
+        }
+        self.trees.insert(partition, Tree::Down);
+        if self.draining {
+            return;
+        }
+        let pause = self.pause_after_death(partition);
+        tracing::warn!(
+            partition = partition.0,
+            panicked,
+            pause_ms = pause.as_millis(),
+            "a warehouse's tree is gone and starts again"
+        );
+        ctx.run_later(pause, move |house, ctx| {
+            house.trees.remove(&partition);
+            house.wake(partition, ctx);
+        });
+    }
+}
+
+impl Handler<Drain> for House {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) {
+        self.draining = true;
+        // A commit in flight is durable or not at all; what was not acted on is owed at the next start.
+        self.token.cancel();
+    }
+}

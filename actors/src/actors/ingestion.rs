@@ -1,0 +1,109 @@
+//! Takes commands in: stamps them, hands them to the store, says what became of them. It waits for
+//! nothing but durability, and never asks a tree.
+
+use actix::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::gate::Gated;
+use super::site::Node;
+use crate::domain::fact::{Accepted, Fact, Recorded};
+use crate::engine::{Submission, Submitted};
+use crate::ports::faults::FaultPoint;
+use crate::ports::store::{CommitError, NewCommand, Verdict};
+use crate::store::format;
+
+/// Commands that arrived together.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Submitted>")]
+pub(crate) struct Submit(pub(crate) Vec<Submission>);
+
+/// The actor: one for each thread that serves HTTP.
+pub(crate) struct Ingestion {
+    node: Arc<Node>,
+}
+
+impl Ingestion {
+    pub(crate) fn new(node: Arc<Node>) -> Ingestion {
+        Ingestion { node }
+    }
+
+    fn stamp(&self, submission: Submission) -> NewCommand {
+        let Submission { client, home, key, command, ship_to, correlation, trace } = submission;
+        let at = self.node.now();
+        let backlog_max =
+            self.node.warehouses.iter().find(|w| w.partition == home).map_or(0, |w| w.backlog_max);
+        NewCommand {
+            id: self.node.new_id(home),
+            client,
+            key,
+            digest: format::digest(&command, ship_to.as_ref()),
+            command,
+            ship_to,
+            accepted: Recorded { at, fact: Fact::Accepted(Accepted { correlation, trace }) },
+            backlog_max,
+        }
+    }
+}
+
+impl Actor for Ingestion {
+    type Context = Context<Self>;
+}
+
+impl Handler<Gated<Submit>> for Ingestion {
+    type Result = ResponseFuture<Vec<Submitted>>;
+
+    fn handle(&mut self, gated: Gated<Submit>, _: &mut Self::Context) -> Self::Result {
+        self.node.faults.strike(FaultPoint::Ingestion, None);
+        let Gated { message: Submit(batch), permit } = gated;
+        let commands: Vec<NewCommand> = batch.into_iter().map(|s| self.stamp(s)).collect();
+        let stamps: Vec<_> = commands.iter().map(|c| (c.id, c.accepted.at)).collect();
+        let accepting = self.node.store.accept(commands);
+        let node = self.node.clone();
+        Box::pin(async move {
+            let written = accepting.await;
+            let verdicts = written.reply;
+            let outcome = written.durable.await;
+            // A place behind the gate is taken until the answer is known.
+            drop(permit);
+            let mut homes = BTreeSet::new();
+            let submitted = verdicts
+                .into_iter()
+                .zip(stamps)
+                .map(|(verdict, (own, at))| {
+                    let verdict = durably(verdict, &outcome);
+                    let id = match verdict {
+                        Verdict::New => Some(own),
+                        Verdict::Replay(id) | Verdict::ReferenceConflict(id) => Some(id),
+                        Verdict::KeyReused
+                        | Verdict::BacklogFull
+                        | Verdict::StoreFull
+                        | Verdict::Unavailable
+                        | Verdict::Unknown => None,
+                    };
+                    if matches!(verdict, Verdict::New | Verdict::Unknown) {
+                        homes.insert(own.home());
+                    }
+                    Submitted { verdict, id, at }
+                })
+                .collect();
+            for home in homes {
+                node.nudge(home);
+            }
+            submitted
+        })
+    }
+}
+
+/// A verdict that says "it is there" stands only when it is durable.
+fn durably(verdict: Verdict, outcome: &Result<(), CommitError>) -> Verdict {
+    let Err(why) = outcome else { return verdict };
+    match verdict {
+        Verdict::New | Verdict::Replay(_) | Verdict::ReferenceConflict(_) | Verdict::Unknown => match why {
+            CommitError::Unknown(_) => Verdict::Unknown,
+            CommitError::Conflict | CommitError::Unavailable(_) => Verdict::Unavailable,
+            CommitError::Full => Verdict::StoreFull,
+        },
+        Verdict::KeyReused | Verdict::BacklogFull | Verdict::StoreFull | Verdict::Unavailable => verdict,
+    }
+}

@@ -1,0 +1,118 @@
+//! Reservation: owns the stock ledger and the ranks of those that wait. Asked once a turn.
+
+use actix::prelude::*;
+
+use super::gate::Gated;
+use super::site::Site;
+use super::tripwire::{Stop, Tripwire};
+use crate::domain::ids::{ClientNo, Quantity, Sku, TransactionId};
+use crate::domain::order::Footprint;
+use crate::domain::stock::{Ledger, Placement, Position, StockKey, Want};
+use crate::ports::faults::FaultPoint;
+
+/// One turn's work on the ledger, done in the order of the fields.
+#[derive(Debug, Default, Message)]
+#[rtype(result = "StockAnswer")]
+pub(crate) struct StockTurn {
+    /// What orders' facts did, as footprints before and after.
+    pub(crate) booked: Vec<(ClientNo, Vec<Footprint>, Vec<Footprint>)>,
+    /// Orders to take out of the ranks.
+    pub(crate) forget: Vec<TransactionId>,
+    /// Waits to put into the ranks as they are; positions count them already.
+    pub(crate) remember: Vec<(ClientNo, Want)>,
+    /// Units that arrived.
+    pub(crate) receipts: Vec<Receipt>,
+    /// Orders that want units, in the order they are served after those that wait.
+    pub(crate) wants: Vec<(ClientNo, Want)>,
+}
+
+impl StockTurn {
+    pub(crate) fn is_empty(&self) -> bool {
+        let StockTurn { booked, forget, remember, receipts, wants } = self;
+        booked.is_empty()
+            && forget.is_empty()
+            && remember.is_empty()
+            && receipts.is_empty()
+            && wants.is_empty()
+    }
+}
+
+/// Units that arrived.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    /// The move.
+    pub(crate) id: TransactionId,
+    pub(crate) client: ClientNo,
+    pub(crate) sku: Sku,
+    pub(crate) quantity: Quantity,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub(crate) struct StockAnswer {
+    /// Which receipts were booked.
+    pub(crate) receipts: Vec<(TransactionId, ClientNo, bool)>,
+    /// What orders got, or did not.
+    pub(crate) placements: Vec<Placement>,
+    /// Every position that changed, as it is now.
+    pub(crate) positions: Vec<(StockKey, Position)>,
+}
+
+/// The actor.
+pub(crate) struct Inventory {
+    site: Site,
+    ledger: Ledger,
+    _tripwire: Tripwire,
+}
+
+impl Inventory {
+    pub(crate) fn new(site: Site, ledger: Ledger, tripwire: Tripwire) -> Inventory {
+        Inventory { site, ledger, _tripwire: tripwire }
+    }
+}
+
+impl Actor for Inventory {
+    type Context = Context<Self>;
+}
+
+impl Handler<Stop> for Inventory {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Handler<Gated<StockTurn>> for Inventory {
+    type Result = MessageResult<Gated<StockTurn>>;
+
+    fn handle(&mut self, gated: Gated<StockTurn>, _: &mut Self::Context) -> Self::Result {
+        self.site.strike(FaultPoint::Inventory);
+        let answer = work(&mut self.ledger, gated.message);
+        drop(gated.permit);
+        MessageResult(answer)
+    }
+}
+
+fn work(ledger: &mut Ledger, turn: StockTurn) -> StockAnswer {
+    for (client, before, after) in &turn.booked {
+        ledger.book(*client, before, after);
+    }
+    for order in turn.forget {
+        ledger.forget(order);
+    }
+    for (client, want) in turn.remember {
+        ledger.remember(client, want);
+    }
+    let mut answer = StockAnswer::default();
+    for Receipt { id, client, sku, quantity } in turn.receipts {
+        let booked = ledger.receive((client, sku), quantity).is_ok();
+        answer.receipts.push((id, client, booked));
+    }
+    answer.placements = ledger.offer();
+    for (client, want) in turn.wants {
+        answer.placements.push(ledger.reserve(client, want));
+    }
+    answer.positions = ledger.take_changed();
+    answer
+}

@@ -1,0 +1,26 @@
+//! The supervised actors. They name ports and domain types, never a backend.
+//!
+//! Who sends what to whom:
+//!
+//! ```text
+//! House ──starts──▶ Warehouse ──starts──▶ Inventory, WmsLink, Manifester, Pipeline
+//!   ▲ TreeDown ◀──────── ▲ ChildDown ◀──────── each child's tripwire, whatever the cause
+//!   ▲ Wake ◀── Desk ◀── Ingestion and every other writer of a lane; Nudge ──▶ Pipeline
+//! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
+//! ```
+
+pub(crate) mod book;
+pub(crate) mod desk;
+pub(crate) mod gate;
+pub(crate) mod home;
+pub(crate) mod house;
+pub(crate) mod ingestion;
+pub(crate) mod inventory;
+pub(crate) mod manifester;
+pub(crate) mod pipeline;
+pub(crate) mod site;
+pub(crate) mod tripwire;
+pub(crate) mod turn;
+pub(crate) mod waiters;
+pub(crate) mod warehouse;
+pub(crate) mod wms_link;

@@ -1,0 +1,80 @@
+//! What the actors of a node, and of one tree, share. All of it is immutable or a port.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+use super::desk::Desk;
+use super::waiters::Waiters;
+use crate::domain::ids::{ClientNo, PartitionId, TraceContext, TransactionId};
+use crate::domain::time::Timestamp;
+use crate::engine::{Rules, WarehouseOptions};
+use crate::ports::clock::Clock;
+use crate::ports::entropy::Entropy;
+use crate::ports::faults::{FaultPoint, Faults};
+use crate::ports::store::SharedStore;
+use crate::ports::wms::Wms;
+
+/// What all actors of a node share.
+pub(crate) struct Node {
+    pub(crate) store: SharedStore,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) faults: Arc<dyn Faults>,
+    pub(crate) rules: Rules,
+    pub(crate) warehouses: Vec<WarehouseOptions>,
+    pub(crate) clients: HashMap<String, ClientNo>,
+    pub(crate) client_names: BTreeMap<ClientNo, String>,
+    pub(crate) desks: BTreeMap<PartitionId, Arc<Desk>>,
+    pub(crate) waiters: Waiters,
+}
+
+impl Node {
+    /// The time now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A fresh transaction or wave id.
+    pub(crate) fn new_id(&self, home: PartitionId) -> TransactionId {
+        TransactionId::new(self.now(), home, self.entropy.next())
+    }
+
+    /// A fresh trace, for what the house begins by itself.
+    pub(crate) fn new_trace(&self) -> TraceContext {
+        let trace_id = u128::from(self.entropy.next()) << 64 | u128::from(self.entropy.next() | 1);
+        TraceContext { trace_id, parent_id: self.entropy.next() | 1, flags: 0, state: None }
+    }
+
+    pub(crate) fn nudge(&self, partition: PartitionId) {
+        if let Some(desk) = self.desks.get(&partition) {
+            desk.nudge();
+        }
+    }
+}
+
+/// What the actors of one tree share.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) node: Arc<Node>,
+    pub(crate) warehouse: Arc<WarehouseOptions>,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) wms: Arc<dyn Wms>,
+    /// Cancelled when the tree is dropped: every effect looks at it first.
+    pub(crate) token: CancellationToken,
+}
+
+impl Site {
+    pub(crate) fn partition(&self) -> PartitionId {
+        self.warehouse.partition
+    }
+
+    pub(crate) fn strike(&self, point: FaultPoint) {
+        self.node.faults.strike(point, Some(self.partition()));
+    }
+
+    /// Who carries a service here.
+    pub(crate) fn carrier(&self, service: &str) -> &str {
+        self.warehouse.carriers.get(service).map_or("ups", String::as_str)
+    }
+}

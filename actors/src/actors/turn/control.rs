@@ -1,0 +1,262 @@
+//! The control lane and the WMS's answers: reports, cancellations, waves taken or refused.
+
+use std::collections::BTreeMap;
+
+use super::Turn;
+use crate::actors::book::{OpenOrder, Unfounded};
+use crate::actors::wms_link::Answer;
+use crate::domain::cancellation;
+use crate::domain::command::{CancellationCommand, Command};
+use crate::domain::confirmation::{Confirmation, ReleaseReport, Report, Unbookable};
+use crate::domain::fact::{CancellationFact, Fact, LineUnits, OrderFact};
+use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
+use crate::domain::order::Booking;
+use crate::domain::sscc::Sscc;
+use crate::ports::store::{DeadKind, DeadLetter, LaneEntry, LaneItem, StoredTransaction, StoredWave};
+use crate::ports::wms::{CancelReply, Taken, WaveAnswer};
+
+/// Facts, and the reports that could not be booked.
+type Booked = (Vec<OrderFact>, Vec<(usize, Unbookable)>);
+
+impl Turn<'_> {
+    /// Takes in what an entry is about and the book does not hold: an order that is still in the
+    /// work lane or done, or a manifest that has departed.
+    pub(crate) fn visit(&mut self, stored: &StoredTransaction) -> Result<(), Unfounded> {
+        if self.book.order(stored.id).is_some() {
+            return Ok(());
+        }
+        match OpenOrder::fold(stored)? {
+            Some(order) => {
+                self.visiting.entry(stored.id).or_insert(order);
+            }
+            None => {
+                self.past_manifests.insert(stored.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Books what the WMS answered to our calls.
+    pub(crate) fn answers(&mut self, answers: Vec<Answer>) {
+        for answer in answers {
+            match answer {
+                Answer::Wave { wave, answer } => self.wave_answered(wave, answer),
+                Answer::Cancel { release, reply } => match reply {
+                    CancelReply::Cancelled => self.cancel_answered(release, true),
+                    CancelReply::TooLate => self.cancel_answered(release, false),
+                    CancelReply::Pending => {}
+                },
+            }
+        }
+    }
+
+    fn cancel_answered(&mut self, release: ReleaseId, cancelled: bool) {
+        let Some(open) = self.order(release.order) else { return };
+        let facts = open.order.cancel_answered(release.n, cancelled);
+        self.record_and_settle(release.order, facts);
+    }
+
+    fn wave_answered(&mut self, wave: WaveId, answer: WaveAnswer) {
+        let Some(releases) = self.book.waves.remove(&wave) else { return };
+        self.writes.answered.push(wave);
+        match answer {
+            WaveAnswer::Decided(results) => {
+                for (release, taken) in results {
+                    match taken {
+                        Taken::Taken => {}
+                        // Only what was in this wave: a WMS that invents ids is not believed.
+                        Taken::Rejected { code } if releases.contains(&release) => {
+                            self.rejected(release, &code);
+                        }
+                        Taken::Rejected { .. } => {}
+                    }
+                }
+            }
+            WaveAnswer::Refused => self.bisect(releases),
+        }
+    }
+
+    /// A refused wave goes again in halves until the bad order is alone.
+    fn bisect(&mut self, releases: Vec<ReleaseId>) {
+        if let [release] = releases.as_slice() {
+            self.rejected(*release, "wave_refused");
+            return;
+        }
+        let (left, right) = releases.split_at(releases.len() / 2);
+        for half in [left, right] {
+            let id = self.site.node.new_id(self.site.partition());
+            self.book.waves.insert(id, half.to_vec());
+            self.writes.waves.push(StoredWave { id, releases: half.to_vec() });
+        }
+    }
+
+    fn rejected(&mut self, release: ReleaseId, code: &str) {
+        let Some(open) = self.order(release.order) else { return };
+        let facts = open.order.rejected_by_wms(release.n);
+        if facts.is_empty() {
+            return;
+        }
+        self.record_and_settle(release.order, facts);
+        if self.order(release.order).is_some_and(|o| o.order.is_failed()) {
+            let reason = format!("the WMS rejected release {release}: {code}");
+            self.bury(DeadKind::Order, Some(release.order), reason, String::new());
+        }
+    }
+
+    /// Works the control lane in its order. Reports about one release that arrived together are
+    /// booked together; a cancellation comes after what stands before it and before what follows.
+    pub(crate) fn control(&mut self, entries: Vec<LaneEntry>) {
+        let mut reports: BTreeMap<ReleaseId, Vec<Confirmation>> = BTreeMap::new();
+        for entry in entries {
+            self.writes.taken.push((entry.lane, entry.n));
+            match entry.item {
+                LaneItem::Report(confirmation) => match &confirmation.report {
+                    Report::Release { release, .. } => {
+                        reports.entry(*release).or_default().push(*confirmation)
+                    }
+                    Report::Departed { manifest } => {
+                        let manifest = *manifest;
+                        self.departed(manifest, &confirmation);
+                    }
+                },
+                LaneItem::Transaction(stored) => {
+                    if let Command::Cancellation(command) = &stored.command {
+                        let order = command.order;
+                        let before =
+                            reports.extract_if(.., |release, _| release.order == order).collect::<Vec<_>>();
+                        before.into_iter().for_each(|(release, reports)| self.reports(release, reports));
+                        self.cancellation(&stored, command);
+                    }
+                }
+                LaneItem::Undecodable(reason) => {
+                    self.bury(DeadKind::Confirmation, None, reason, format!("entry {}", entry.n));
+                }
+            }
+        }
+        for (release, reports) in reports {
+            self.reports(release, reports);
+        }
+    }
+
+    fn reports(&mut self, release: ReleaseId, reports: Vec<Confirmation>) {
+        let mut serials = std::mem::take(&mut self.serials);
+        let booked = self.book_reports(release, &reports, &mut serials);
+        self.serials = serials;
+        let (facts, refused) = match booked {
+            Ok(booked) => booked,
+            Err(why) => return reports.iter().for_each(|r| self.unbookable(r, why)),
+        };
+        let missing = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. }));
+        self.record_and_settle(release.order, facts);
+        if missing {
+            self.wanting.insert(release.order);
+        }
+        for (i, why) in refused {
+            self.unbookable(&reports[i], why);
+        }
+    }
+
+    /// The facts that reports about one release mean, and which of them cannot be true.
+    fn book_reports(
+        &self,
+        release: ReleaseId,
+        reports: &[Confirmation],
+        serials: &mut Vec<Sscc>,
+    ) -> Result<Booked, Unbookable> {
+        let open = self.order(release.order).ok_or(Unbookable::UnknownRelease)?;
+        let mut booking = Booking::new(&open.order, release.n)?;
+        let mut refused = Vec::new();
+        for (i, report) in reports.iter().enumerate() {
+            let Report::Release { step, .. } = &report.report else { continue };
+            if let Err(why) = booking.add(step) {
+                refused.push((i, why));
+            }
+        }
+        let carrier = self.site.carrier(&open.order.service_level);
+        let mut next = || serials.pop().expect("the Manifester gave a serial for every carton of the turn");
+        Ok((booking.facts(carrier, &mut next), refused))
+    }
+
+    pub(super) fn unbookable(&mut self, report: &Confirmation, why: Unbookable) {
+        self.bury(DeadKind::Confirmation, None, why.to_string(), format!("{report:?}"));
+    }
+
+    pub(super) fn bury(&mut self, kind: DeadKind, id: Option<TransactionId>, reason: String, detail: String) {
+        tracing::warn!(?kind, transaction = ?id, reason, "kept aside as a dead letter");
+        self.writes.dead.push(DeadLetter { kind, id, reason, detail, at: self.now });
+    }
+
+    /// Decides a request to cancel, or asks the WMS to.
+    fn cancellation(&mut self, request: &StoredTransaction, command: &CancellationCommand) {
+        if request.version() > 1 {
+            return;
+        }
+        let facts = match self.order(command.order) {
+            Some(open) => open.order.cancel(request.id, command.lines.as_deref()),
+            // Not in hand and not in the work lane: it is done.
+            None => Vec::new(),
+        };
+        let asked = facts.iter().any(|f| matches!(f, OrderFact::CancelAsked { .. }));
+        let cancelled = facts.iter().find_map(|f| match f {
+            OrderFact::Cancelled { units, .. } => Some(units.clone()),
+            _ => None,
+        });
+        self.record(command.order, facts);
+        if !asked {
+            self.decide_request(request.id, request.client, cancelled.unwrap_or_default());
+        }
+    }
+
+    /// Records an order's facts, and ends the requests whose last question they answered.
+    pub(super) fn record_and_settle(&mut self, order: TransactionId, facts: Vec<OrderFact>) {
+        self.record(order, facts.clone());
+        let Some(open) = self.order(order) else { return };
+        let client = open.client;
+        let settled: Vec<_> = open
+            .order
+            .settled_requests(&facts)
+            .into_iter()
+            .filter_map(|request| Some((request, open.order.ask(request)?.cancelled.clone())))
+            .collect();
+        for (request, cancelled) in settled {
+            self.decide_request(request, client, cancelled);
+        }
+    }
+
+    /// A cancellation is applied if anything was cancelled, and rejected if nothing.
+    fn decide_request(&mut self, request: TransactionId, client: ClientNo, lines: LineUnits) {
+        let fact = match lines.is_empty() {
+            true => CancellationFact::Rejected,
+            false => CancellationFact::Applied { lines },
+        };
+        debug_assert!(cancellation::state_after(&fact).is_final());
+        self.note(request, client, 1, vec![Fact::Cancellation(fact)]);
+        self.writes.ended.push((request, self.now));
+    }
+}
+
+/// The transaction that an entry of the control lane is about: it must be in hand or visit.
+pub(crate) fn subject(entry: &LaneEntry) -> Option<TransactionId> {
+    match &entry.item {
+        LaneItem::Transaction(stored) => match &stored.command {
+            Command::Cancellation(command) => Some(command.order),
+            Command::Order(_) | Command::Move(_) | Command::Manifest(_) => None,
+        },
+        LaneItem::Report(report) => match &report.report {
+            Report::Release { release, .. } => Some(release.order),
+            Report::Departed { manifest } => Some(*manifest),
+        },
+        LaneItem::Undecodable(_) => None,
+    }
+}
+
+/// How many cartons a report could need codes for.
+pub(crate) fn cartons_in(entry: &LaneEntry) -> usize {
+    match &entry.item {
+        LaneItem::Report(report) => match &report.report {
+            Report::Release { step: ReleaseReport::Packed(cartons), .. } => cartons.len(),
+            _ => 0,
+        },
+        LaneItem::Transaction(_) | LaneItem::Undecodable(_) => 0,
+    }
+}

@@ -1,0 +1,168 @@
+//! One turn's decisions: what was gathered, turned into facts and records. Pure but for the ids it
+//! draws; nothing outside sees any of it before the Pipeline has committed it.
+//!
+//! Order within a turn: the WMS's answers, the control lane, manifests that are due, deadlines,
+//! the stock lane, the work lane; then stock is placed, and what is ready goes into waves.
+
+mod control;
+mod manifests;
+mod placing;
+mod waves;
+
+pub(crate) use control::{cartons_in, subject};
+pub(crate) use manifests::manifest_out;
+pub(crate) use waves::wave_out;
+
+use indexmap::{IndexMap, IndexSet};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::book::{Book, OpenOrder};
+use super::inventory::StockTurn;
+use super::site::Site;
+use crate::domain::fact::{Fact, OrderFact, Recorded};
+use crate::domain::ids::{ClientNo, TransactionId};
+use crate::domain::order::Footprint;
+use crate::domain::sscc::Sscc;
+use crate::domain::state::State;
+use crate::domain::time::Timestamp;
+use crate::ports::store::{NewFacts, TurnCommit};
+
+/// A turn in the making.
+pub(crate) struct Turn<'a> {
+    site: &'a Site,
+    now: Timestamp,
+    book: &'a mut Book,
+    /// Orders that are still in the work lane: pulled now, or only cancelled there.
+    visiting: BTreeMap<TransactionId, OpenOrder>,
+    /// Manifests that departed before: a repeated report about one means nothing.
+    past_manifests: BTreeSet<TransactionId>,
+    /// What Inventory is to do.
+    stock: StockTurn,
+    /// Orders whose units the ledger may still have in its ranks as they were.
+    reranked: BTreeSet<TransactionId>,
+    /// Orders that want stock again after units were missing.
+    wanting: IndexSet<TransactionId>,
+    /// Serials that the Manifester gave for this turn, last first.
+    serials: Vec<Sscc>,
+    facts: IndexMap<TransactionId, NewFacts>,
+    writes: TurnCommit,
+    /// Orders with new facts.
+    changed: BTreeSet<TransactionId>,
+}
+
+impl<'a> Turn<'a> {
+    /// Begins a turn; `serials` are the codes for cartons that need one.
+    pub(crate) fn new(
+        site: &'a Site,
+        now: Timestamp,
+        book: &'a mut Book,
+        mut serials: Vec<Sscc>,
+    ) -> Turn<'a> {
+        serials.reverse();
+        Turn {
+            site,
+            now,
+            book,
+            visiting: BTreeMap::new(),
+            past_manifests: BTreeSet::new(),
+            stock: StockTurn::default(),
+            reranked: BTreeSet::new(),
+            wanting: IndexSet::new(),
+            serials,
+            facts: IndexMap::new(),
+            writes: TurnCommit::default(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// The order, in hand or visiting.
+    fn order(&self, id: TransactionId) -> Option<&OpenOrder> {
+        self.book.order(id).or_else(|| self.visiting.get(&id))
+    }
+
+    /// Records facts of an order that were decided here: the stock is told what they did.
+    fn record(&mut self, id: TransactionId, facts: Vec<OrderFact>) {
+        let Some((client, before, after)) = self.record_placed(id, facts) else { return };
+        if before != after {
+            self.stock.booked.push((client, before, after));
+            self.reranked.insert(id);
+        }
+    }
+
+    /// Records facts that the stock's own answer brought: the ledger knows them already.
+    fn record_placed(
+        &mut self,
+        id: TransactionId,
+        facts: Vec<OrderFact>,
+    ) -> Option<(ClientNo, Vec<Footprint>, Vec<Footprint>)> {
+        if facts.is_empty() {
+            return None;
+        }
+        let in_hand = self.book.remove(id);
+        let visits = in_hand.is_none();
+        let mut open = in_hand.or_else(|| self.visiting.remove(&id))?;
+        let before = open.order.footprint();
+        for fact in &facts {
+            open.order.apply(fact, self.now);
+        }
+        let after = open.order.footprint();
+        self.note(id, open.client, open.version, facts.into_iter().map(Fact::Order).collect());
+        open.version = self.version_of(id);
+        let client = open.client;
+        self.changed.insert(id);
+        if visits {
+            self.visiting.insert(id, open);
+        } else {
+            self.book.insert(open);
+        }
+        Some((client, before, after))
+    }
+
+    /// Adds facts of any transaction to the commit; `version` is the newest before them.
+    fn note(&mut self, id: TransactionId, client: ClientNo, version: u32, facts: Vec<Fact>) {
+        let at = self.now;
+        let new = self.facts.entry(id).or_insert_with(|| NewFacts {
+            id,
+            client,
+            first_version: version + 1,
+            facts: Vec::new(),
+        });
+        new.facts.extend(facts.into_iter().map(|fact| Recorded { at, fact }));
+    }
+
+    fn version_of(&self, id: TransactionId) -> u32 {
+        let new = &self.facts[&id];
+        new.first_version + u32::try_from(new.facts.len()).unwrap_or(u32::MAX) - 1
+    }
+
+    /// Ends the turn: what is done leaves the book, and all writes stand in one commit.
+    pub(crate) fn finish(mut self) -> (TurnCommit, BTreeSet<TransactionId>) {
+        for id in std::mem::take(&mut self.changed) {
+            self.leave(id);
+        }
+        let touched = self.facts.keys().copied().collect();
+        self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
+        (self.writes, touched)
+    }
+
+    fn leave(&mut self, id: TransactionId) {
+        let Some(open) = self.order(id) else { return };
+        if !open.order.is_done() {
+            return;
+        }
+        let shipped = open.order.state() == State::Shipped;
+        let released = open.order.releases().last().map(|r| r.at);
+        match released.filter(|_| shipped) {
+            Some(released) => self.book.pace.shipped(id, self.now.since(released), self.now),
+            None => self.book.pace.ended(id),
+        }
+        let pulled_now = self.writes.opened.iter().position(|opened| *opened == id);
+        if let Some(i) = pulled_now {
+            self.writes.opened.remove(i);
+        } else if self.book.order(id).is_some() {
+            self.writes.closed.push(id);
+        }
+        self.book.remove(id);
+        self.writes.ended.push((id, self.now));
+    }
+}

@@ -1,0 +1,118 @@
+//! Stock: receipts, orders that want units, deadlines, and what the ledger answered.
+
+use super::Turn;
+use crate::actors::inventory::{Receipt, StockAnswer, StockTurn};
+use crate::domain::command::{Change, Command};
+use crate::domain::fact::{Fact, MoveFact};
+use crate::domain::ids::TransactionId;
+use crate::domain::movement;
+use crate::ports::store::{DeadKind, LaneEntry, LaneItem};
+
+/// Deadlines worked in one turn; the rest follow in the next.
+const DUE_MAX: usize = 64;
+
+impl Turn<'_> {
+    /// Looks at orders whose time has come: to begin, or to wait no longer.
+    pub(crate) fn deadlines(&mut self) {
+        for id in self.book.due(self.now, DUE_MAX) {
+            let Some(open) = self.book.order(id) else { continue };
+            if open.order.lines().iter().any(|l| l.unallocated > 0) {
+                self.wanting.insert(id);
+                continue;
+            }
+            let facts = open.order.expire();
+            self.record(id, facts);
+        }
+    }
+
+    /// Works the stock lane.
+    pub(crate) fn moves(&mut self, entries: Vec<LaneEntry>) {
+        for entry in entries {
+            self.writes.taken.push((entry.lane, entry.n));
+            match entry.item {
+                LaneItem::Transaction(stored) if stored.version() == 1 => match stored.command {
+                    Command::Move(command) => match command.change {
+                        Change::Receipt { quantity } => self.stock.receipts.push(Receipt {
+                            id: stored.id,
+                            client: stored.client,
+                            sku: command.sku,
+                            quantity,
+                        }),
+                    },
+                    Command::Order(_) | Command::Cancellation(_) | Command::Manifest(_) => {
+                        let reason = "this kind of command is not worked in the stock lane".to_owned();
+                        self.bury(DeadKind::Confirmation, Some(stored.id), reason, String::new());
+                    }
+                },
+                // Decided in an earlier turn.
+                LaneItem::Transaction(_) => {}
+                LaneItem::Report(report) => {
+                    let reason = "a report in the stock lane".to_owned();
+                    self.bury(DeadKind::Confirmation, None, reason, format!("{report:?}"));
+                }
+                LaneItem::Undecodable(reason) => {
+                    self.bury(DeadKind::Confirmation, None, reason, format!("entry {}", entry.n));
+                }
+            }
+        }
+    }
+
+    /// Pulls orders, which visit already: each comes into the book and wants its stock, now or at
+    /// its `not_before`; one that was cancelled in the lane is only taken out of it.
+    pub(crate) fn pull(&mut self, entries: Vec<(u64, TransactionId)>) {
+        for (n, id) in entries {
+            self.writes.taken.push((crate::ports::store::Lane::Work, n));
+            let Some(open) = self.visiting.remove(&id) else { continue };
+            if open.order.is_done() {
+                self.visiting.insert(id, open);
+                continue;
+            }
+            let report = self.book.pace.report(self.now);
+            let ahead = self.book.ready_len() as u64;
+            if let Some(estimate) = report.estimate(ahead, None, self.now) {
+                self.book.pace.forecast(id, estimate.shipped_p90);
+            }
+            self.writes.opened.push(id);
+            let begins = open.order.may_begin(self.now);
+            self.book.insert(open);
+            if begins {
+                self.wanting.insert(id);
+            }
+        }
+    }
+
+    /// What the ledger is to do. First what facts have done, then receipts, then who waits is
+    /// offered what is free, then the wants in the order given.
+    pub(crate) fn stock_turn(&mut self) -> StockTurn {
+        for id in std::mem::take(&mut self.reranked) {
+            self.stock.forget.push(id);
+            if let Some(open) = self.book.order(id) {
+                self.stock.remember.push((open.client, open.order.waiting()));
+            }
+        }
+        for id in std::mem::take(&mut self.wanting) {
+            let Some(open) = self.book.order(id) else { continue };
+            let want = open.order.want();
+            if !want.needs.is_empty() {
+                self.stock.wants.push((open.client, want));
+            }
+        }
+        std::mem::take(&mut self.stock)
+    }
+
+    /// Records what the ledger answered.
+    pub(crate) fn placed(&mut self, answer: StockAnswer) {
+        for (id, client, booked) in answer.receipts {
+            let fact = if booked { MoveFact::Applied } else { MoveFact::Rejected };
+            debug_assert!(movement::state_after(fact).is_final());
+            self.note(id, client, 1, vec![Fact::Move(fact)]);
+            self.writes.ended.push((id, self.now));
+        }
+        for placement in answer.placements {
+            let Some(open) = self.order(placement.order) else { continue };
+            let facts = open.order.placed(&placement);
+            self.record_placed(placement.order, facts);
+        }
+        self.writes.positions = answer.positions;
+    }
+}

@@ -1,0 +1,160 @@
+//! The supervisor of one warehouse's tree. It raises the epoch, reads the records, folds what is
+//! open and starts the children; any child's death ends it, and the House builds a fresh tree.
+
+use actix::prelude::*;
+use std::time::Duration;
+
+use super::book::{Book, Unfounded};
+use super::gate::Door;
+use super::home::Home;
+use super::inventory::Inventory;
+use super::manifester::Manifester;
+use super::pipeline::{Pipeline, Tree};
+use super::site::Site;
+use super::tripwire::{Stop, Tripwire};
+use super::wms_link::WmsLink;
+use crate::domain::stock::Ledger;
+use crate::ports::faults::FaultPoint;
+use crate::ports::store::{CommitError, Fence, PartitionImage, ReadError};
+
+/// A child is gone.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+struct ChildDown {
+    child: &'static str,
+    panicked: bool,
+}
+
+/// Messages that a child takes at a time: the turn asks one thing after the other.
+const CHILD_GATE: usize = 1;
+/// A store that takes longer to hand over a partition is not there; the House tries again.
+const TAKE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why a tree could not begin.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error("the partition could not be taken")]
+    Take(#[from] CommitError),
+    #[error("the partition could not be read")]
+    Load(#[from] ReadError),
+    #[error(transparent)]
+    Unfounded(#[from] Unfounded),
+    #[error("the store did not hand over the partition in time")]
+    Late,
+}
+
+/// The actor.
+pub(crate) struct Warehouse {
+    site: Site,
+    home: Home,
+    epoch: u64,
+    pipeline: Option<Addr<Pipeline>>,
+    tree: Option<Tree>,
+    _tripwire: Tripwire,
+}
+
+impl Warehouse {
+    pub(crate) fn new(site: Site, home: Home, tripwire: Tripwire) -> Warehouse {
+        Warehouse { site, home, epoch: 0, pipeline: None, tree: None, _tripwire: tripwire }
+    }
+
+    fn begin(
+        &mut self,
+        fence: Fence,
+        image: &PartitionImage,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), Unfounded> {
+        let book = Book::restore(image, self.site.node.rules.backorder_max_wait)?;
+        let mut ledger = Ledger::new(image.positions.iter().cloned());
+        for open in book.orders() {
+            ledger.remember(open.client, open.order.waiting());
+        }
+        self.epoch = fence.epoch;
+        let inventory = self.child(ctx, "inventory", move |site, wire| Inventory::new(site, ledger, wire));
+        let wms = self.child(ctx, "wms_link", WmsLink::new);
+        let manifester = self.child(ctx, "manifester", Manifester::new);
+        let tree = Tree {
+            inventory: Door::new(inventory, CHILD_GATE),
+            wms: Door::new(wms, CHILD_GATE),
+            manifester: Door::new(manifester, CHILD_GATE),
+        };
+        self.tree = Some(tree.clone());
+        let start = move |site, wire| Pipeline::new(site, fence, tree, book, wire);
+        self.pipeline = Some(self.child(ctx, "pipeline", start));
+        tracing::info!(warehouse = %self.site.warehouse.code, epoch = fence.epoch, open = image.open.len(), "the warehouse's tree runs");
+        Ok(())
+    }
+
+    /// Starts a child with a wire that reports its end, whatever the cause.
+    fn child<A, F>(&self, ctx: &mut Context<Self>, child: &'static str, make: F) -> Addr<A>
+    where
+        A: Actor<Context = Context<A>>,
+        F: FnOnce(Site, Tripwire) -> A + Send + 'static,
+    {
+        let supervisor = ctx.address().recipient::<ChildDown>();
+        let tripwire = Tripwire::new(move |panicked| supervisor.do_send(ChildDown { child, panicked }));
+        let site = self.site.clone();
+        self.home.start(move |_| make(site, tripwire))
+    }
+}
+
+async fn take(site: Site, nonce: u64) -> Result<(Fence, PartitionImage), BeginError> {
+    let taking = async {
+        let fence = site.node.store.take(site.partition(), nonce).await?.wait().await?;
+        let image = site.node.store.load(fence).await?;
+        Ok((fence, image))
+    };
+    tokio::time::timeout(TAKE_WITHIN, taking).await.unwrap_or(Err(BeginError::Late))
+}
+
+impl Actor for Warehouse {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.site.strike(FaultPoint::Warehouse);
+        let token = self.site.token.clone();
+        ctx.spawn(async move { token.cancelled().await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
+        let taking = take(self.site.clone(), self.site.node.entropy.next());
+        ctx.spawn(taking.into_actor(self).map(|taken, warehouse, ctx| {
+            let begun = taken.and_then(|(fence, image)| Ok(warehouse.begin(fence, &image, ctx)?));
+            if let Err(why) = begun {
+                let source = std::error::Error::source(&why).map(ToString::to_string);
+                tracing::error!(warehouse = %warehouse.site.warehouse.code, %why, source, "the warehouse's tree cannot begin");
+                ctx.stop();
+            }
+        }));
+    }
+}
+
+impl Handler<ChildDown> for Warehouse {
+    type Result = ();
+
+    fn handle(&mut self, ChildDown { child, panicked }: ChildDown, ctx: &mut Self::Context) {
+        tracing::warn!(warehouse = %self.site.warehouse.code, child, panicked, "an actor is gone: its tree is dropped");
+        ctx.stop();
+    }
+}
+
+impl Handler<Stop> for Warehouse {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Drop for Warehouse {
+    fn drop(&mut self) {
+        // Effects look at the token first, so from here on the old tree does nothing any more.
+        self.site.token.cancel();
+        self.site.desk.owner_gone(self.epoch);
+        if let Some(pipeline) = self.pipeline.take() {
+            pipeline.do_send(Stop);
+        }
+        if let Some(tree) = self.tree.take() {
+            tree.manifester.addr().do_send(Stop);
+            tree.wms.addr().do_send(Stop);
+            tree.inventory.addr().do_send(Stop);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The link to one warehouse's WMS: plans waves, makes the calls that are owed, keeps the answers
+//! for the next turn. It holds nothing that a restart could not find in the folds again.
+
+use actix::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::gate::Gated;
+use super::site::Site;
+use super::tripwire::{Stop, Tripwire};
+use crate::domain::ids::{LineNo, ReleaseId, TransactionId, WaveId};
+use crate::domain::order::CancelQuestion;
+use crate::ports::faults::FaultPoint;
+use crate::ports::store::SharedStore;
+use crate::ports::wms::{CancelReply, ManifestOut, Wave, WaveAnswer, Wms, WmsError};
+
+/// A WMS that has not answered by then is taken to be silent; the call is made again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// The pause after the first failed call; doubles up to [`PAUSE_MAX`], with jitter.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// A dead WMS is tried about twice a minute.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Calls under way at a time: enough to hide a WMS's latency, few enough not to flood it.
+const CALLS_MAX: usize = 4;
+
+/// Takes the answers that came since the last turn.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Answer>")]
+pub(crate) struct Collect;
+
+/// Asks how the orders that could go are to go: first in rank first, as many as credits allow.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<Vec<TransactionId>>")]
+pub(crate) struct Plan(pub(crate) Vec<TransactionId>);
+
+/// What is owed to the WMS. Idempotent: what is under way is not begun twice.
+#[derive(Debug, Default, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Perform {
+    pub(crate) waves: Vec<Wave>,
+    pub(crate) questions: Vec<CancelQuestion>,
+    pub(crate) manifests: Vec<ManifestOut>,
+}
+
+impl Perform {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waves.is_empty() && self.questions.is_empty() && self.manifests.is_empty()
+    }
+}
+
+/// An answer of the WMS that a turn must decide about.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Wave { wave: WaveId, answer: WaveAnswer },
+    Cancel { release: ReleaseId, reply: CancelReply },
+}
+
+/// One call to make until it is answered.
+#[derive(Clone, Debug)]
+enum Call {
+    Wave(Wave),
+    Cancel { release: ReleaseId, lines: Option<Vec<LineNo>> },
+    Manifest(ManifestOut),
+}
+
+/// Names a call: calls of one name are one call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum CallId {
+    // Cancellations first: they race with the picker.
+    Cancel(ReleaseId, TransactionId),
+    Wave(WaveId),
+    Manifest(TransactionId),
+}
+
+/// The actor.
+pub(crate) struct WmsLink {
+    site: Site,
+    /// Calls to make, in order of their names.
+    waiting: BTreeMap<CallId, Call>,
+    under_way: BTreeMap<CallId, Call>,
+    /// Questions that the WMS will answer by the control lane: not asked again by this tree.
+    pending: BTreeSet<CallId>,
+    answers: Vec<Answer>,
+    failures: u32,
+    paused: bool,
+    _tripwire: Tripwire,
+}
+
+impl WmsLink {
+    pub(crate) fn new(site: Site, tripwire: Tripwire) -> WmsLink {
+        WmsLink {
+            site,
+            waiting: BTreeMap::new(),
+            under_way: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            answers: Vec::new(),
+            failures: 0,
+            paused: false,
+            _tripwire: tripwire,
+        }
+    }
+
+    fn owe(&mut self, id: CallId, call: Call) {
+        if !self.under_way.contains_key(&id) && !self.pending.contains(&id) {
+            self.waiting.insert(id, call);
+        }
+    }
+
+    fn begin_calls(&mut self, ctx: &mut Context<Self>) {
+        // While the WMS does not answer, one call at a time finds out whether it does again.
+        let max = if self.failures > 0 { 1 } else { CALLS_MAX };
+        while !self.paused && self.under_way.len() < max && !self.site.token.is_cancelled() {
+            let Some((id, call)) = self.waiting.pop_first() else { return };
+            self.under_way.insert(id.clone(), call.clone());
+            let work = make(self.site.wms.clone(), self.site.node.store.clone(), call);
+            let answer = async move {
+                tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or(Err(WmsError::Silent))
+            };
+            ctx.spawn(answer.into_actor(self).map(move |answer, link, ctx| link.answered(id, answer, ctx)));
+        }
+    }
+
+    fn answered(&mut self, id: CallId, answer: Result<Option<Answer>, WmsError>, ctx: &mut Context<Self>) {
+        let call = self.under_way.remove(&id);
+        match answer {
+            Ok(answer) => {
+                self.failures = 0;
+                if let Some(Answer::Cancel { reply: CancelReply::Pending, .. }) = answer {
+                    self.pending.insert(id);
+                }
+                if let Some(answer) = answer {
+                    self.answers.push(answer);
+                    self.site.desk.nudge();
+                }
+            }
+            Err(why) => {
+                self.failures = self.failures.saturating_add(1);
+                tracing::warn!(warehouse = %self.site.warehouse.code, call = ?id, %why, failures = self.failures, "a call to the WMS failed and will be made again");
+                self.waiting.extend(call.map(|call| (id, call)));
+                self.pause(ctx);
+            }
+        }
+        self.begin_calls(ctx);
+    }
+
+    fn pause(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.paused, true) {
+            return;
+        }
+        let doubled = PAUSE_MIN.saturating_mul(1 << self.failures.saturating_sub(1).min(10)).min(PAUSE_MAX);
+        // Half to all of the pause, so that warehouses of one dead WMS do not come in step.
+        let half = u64::try_from(doubled.as_millis()).unwrap_or(u64::MAX) / 2;
+        let pause = Duration::from_millis(half + self.site.node.entropy.below(half + 1));
+        ctx.run_later(pause, |link, ctx| {
+            link.paused = false;
+            link.begin_calls(ctx);
+        });
+    }
+}
+
+/// Makes one call; an answer that decides nothing for a turn is `None`.
+async fn make(
+    wms: std::sync::Arc<dyn Wms>,
+    store: SharedStore,
+    call: Call,
+) -> Result<Option<Answer>, WmsError> {
+    match call {
+        Call::Wave(mut wave) => {
+            for order in &mut wave.orders {
+                let ship_to = store.ship_to(order.release.order).await;
+                // A wave without addresses would be worked wrongly: it waits until they can be read.
+                order.ship_to = ship_to.map_err(|e| WmsError::Unavailable(e.to_string()))?;
+                tracing::debug!(release = %order.release, correlation_id = %order.correlation, "sent to the WMS");
+            }
+            let id = wave.id;
+            Ok(Some(Answer::Wave { wave: id, answer: wms.wave(wave).await? }))
+        }
+        Call::Cancel { release, lines } => {
+            let reply = wms.cancel(release, lines).await?;
+            Ok(Some(Answer::Cancel { release, reply }))
+        }
+        Call::Manifest(manifest) => wms.manifest(manifest).await.map(|()| None),
+    }
+}
+
+impl Actor for WmsLink {
+    type Context = Context<Self>;
+}
+
+impl Handler<Stop> for WmsLink {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+impl Handler<Gated<Collect>> for WmsLink {
+    type Result = MessageResult<Gated<Collect>>;
+
+    fn handle(&mut self, _: Gated<Collect>, _: &mut Self::Context) -> Self::Result {
+        MessageResult(std::mem::take(&mut self.answers))
+    }
+}
+
+impl Handler<Gated<Plan>> for WmsLink {
+    type Result = MessageResult<Gated<Plan>>;
+
+    fn handle(&mut self, gated: Gated<Plan>, _: &mut Self::Context) -> Self::Result {
+        self.site.strike(FaultPoint::WmsLink);
+        let waves = gated.message.0.chunks(self.site.warehouse.wave_max.max(1)).map(<[_]>::to_vec).collect();
+        MessageResult(waves)
+    }
+}
+
+impl Handler<Gated<Perform>> for WmsLink {
+    type Result = MessageResult<Gated<Perform>>;
+
+    fn handle(&mut self, gated: Gated<Perform>, ctx: &mut Self::Context) -> Self::Result {
+        let Perform { waves, questions, manifests } = gated.message;
+        for wave in waves {
+            self.owe(CallId::Wave(wave.id), Call::Wave(wave));
+        }
+        for CancelQuestion { request, release, lines } in questions {
+            let lines = lines.map(|lines| lines.to_vec());
+            self.owe(CallId::Cancel(release, request), Call::Cancel { release, lines });
+        }
+        for manifest in manifests {
+            self.owe(CallId::Manifest(manifest.id), Call::Manifest(manifest));
+        }
+        self.begin_calls(ctx);
+        MessageResult(())
+    }
+}

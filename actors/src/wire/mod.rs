@@ -1,0 +1,12 @@
+//! What stands on the wire: requests as they are read, documents as they are written.
+//!
+//! Field names here are the public contract. Nothing in this folder decides anything, and
+//! nothing in it knows the store, an actor or HTTP.
+
+pub mod accepted;
+pub mod json;
+pub mod reader;
+pub mod requests;
+pub mod status;
+mod story;
+pub mod time;

@@ -1,0 +1,3 @@
+//! Warehouse management systems that the engine can be given.
+
+pub mod simulated;
