@@ -1,128 +1,6 @@
-//! Stand-ins for engine, store and HTTP until they land; to be deleted then. Orders "ship" by
-//! the clock, nothing is stored but the lock and the partitions.
+//! A stand-in for HTTP until it lands; to be deleted then. Orders "ship" by
+//! the clock, nothing is stored.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
-
-pub(crate) mod engine {
-    //! Stand-in for `wavegate_engine::engine`.
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use wavegate_engine::domain::ids::PartitionId;
-    use wavegate_engine::engine::{Rules, WarehouseOptions};
-    use wavegate_engine::ports::clock::Clock;
-    use wavegate_engine::ports::entropy::Entropy;
-    use wavegate_engine::ports::fate::Fate;
-    use wavegate_engine::ports::faults::{FaultPoint, Faults};
-    use wavegate_engine::ports::store::RegisterError;
-
-    pub(crate) struct SimulatedWms {
-        pub pick: Duration,
-        pub pack: Duration,
-        pub depart: Duration,
-        pub short_pick_rate: f64,
-        pub reject_rate: f64,
-        pub silent_rate: f64,
-    }
-    pub(crate) struct Options {
-        pub store: Arc<super::store::EmbeddedStore>,
-        pub warehouses: Vec<WarehouseOptions>,
-        pub rules: Rules,
-        pub clients: Vec<String>,
-        pub threads: usize,
-        pub clock: Arc<dyn Clock>,
-        pub entropy: Arc<dyn Entropy>,
-        pub fate: Arc<dyn Fate>,
-        pub faults: Arc<dyn Faults>,
-        pub wms: Vec<(PartitionId, SimulatedWms)>,
-    }
-    #[derive(Debug, thiserror::Error)]
-    pub(crate) enum StartError {
-        #[error("register")]
-        Register(#[from] RegisterError),
-    }
-    pub(crate) struct Engine;
-    impl Engine {
-        pub(crate) async fn start(o: Options) -> Result<Handle, StartError> {
-            for w in &o.warehouses {
-                o.store.register(&w.code, w.partition.0)?;
-            }
-            Ok(Handle { _store: o.store, faults: o.faults })
-        }
-    }
-    #[derive(Clone)]
-    pub(crate) struct Handle {
-        _store: Arc<super::store::EmbeddedStore>,
-        faults: Arc<dyn Faults>,
-    }
-    impl Handle {
-        pub(crate) async fn shutdown(&self, _grace: Duration) {}
-        pub(crate) fn strike(&self) {
-            let faults = Arc::clone(&self.faults);
-            std::thread::spawn(move || faults.strike(FaultPoint::PipelineDurable, Some(PartitionId(1))))
-                .join()
-                .ok();
-        }
-    }
-}
-
-pub(crate) mod store {
-    //! Stand-in for `wavegate_engine::store::embedded`.
-    use std::fs::{self, File};
-    use std::path::{Path, PathBuf};
-    use std::sync::Arc;
-
-    use wavegate_engine::ports::fate::Fate;
-    use wavegate_engine::ports::store::{Durability, RegisterError};
-
-    #[derive(Debug, thiserror::Error)]
-    pub(crate) enum OpenError {
-        #[error("held")]
-        Held,
-        #[error("unreadable")]
-        Io(#[from] std::io::Error),
-    }
-    pub(crate) struct EmbeddedStore {
-        _lock: File,
-        dir: PathBuf,
-    }
-    pub(crate) struct Violation;
-    impl std::fmt::Display for Violation {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("violation")
-        }
-    }
-    pub(crate) async fn check(_: &EmbeddedStore) -> Vec<Violation> {
-        Vec::new()
-    }
-    impl EmbeddedStore {
-        pub(crate) fn open(dir: &Path, _size: u64, _fate: Arc<dyn Fate>) -> Result<Self, OpenError> {
-            fs::create_dir_all(dir)?;
-            let lock = File::create(dir.join("LOCK"))?;
-            lock.try_lock().map_err(|_| OpenError::Held)?;
-            Ok(EmbeddedStore { _lock: lock, dir: dir.into() })
-        }
-        pub(crate) fn backup_from(dir: &Path, dest: &Path) -> Result<(), OpenError> {
-            fs::metadata(dir)?;
-            Ok(fs::create_dir_all(dest)?)
-        }
-        pub(crate) fn durability(&self) -> Durability {
-            Durability::Fsync
-        }
-        pub(crate) fn register(&self, code: &str, partition: u16) -> Result<(), RegisterError> {
-            let file = self.dir.join(format!("partition-{code}"));
-            match fs::read_to_string(&file).ok().and_then(|s| s.parse().ok()) {
-                Some(stored) if stored != partition => {
-                    Err(RegisterError::PartitionChanged { code: code.into(), stored, configured: partition })
-                }
-                Some(_) => Ok(()),
-                None => {
-                    fs::write(file, partition.to_string()).unwrap();
-                    Ok(())
-                }
-            }
-        }
-    }
-}
 
 pub(crate) mod http {
     //! Stand-in for `crate::http`.
@@ -195,13 +73,12 @@ pub(crate) mod http {
     }
 
     pub(crate) fn start(
-        engine: super::engine::Handle,
+        _engine: wavegate_engine::engine::Handle,
         _options: HttpOptions,
         listener: TcpListener,
     ) -> io::Result<actix_web::dev::Server> {
         let book = web::Data::new(Book::default());
         let app = move || {
-            let engine = engine.clone();
             App::new()
                 .app_data(book.clone())
                 .app_data(web::PayloadConfig::new(20 << 20))
@@ -209,13 +86,7 @@ pub(crate) mod http {
                 .route("/readyz", web::get().to(async || HttpResponse::Ok().json(json!({"status": "ready"}))))
                 .route(
                     "/v1/orders",
-                    web::post().to(move |book: web::Data<Book>, body: web::Json<Value>| {
-                        let engine = engine.clone();
-                        async move {
-                            engine.strike();
-                            one(&book, &body)
-                        }
-                    }),
+                    web::post().to(async |b: web::Data<Book>, v: web::Json<Value>| one(&b, &v)),
                 )
                 .route(
                     "/v1/inventory/moves",

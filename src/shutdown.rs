@@ -67,6 +67,8 @@ async fn drain(running: Running) {
     let Running { engine, http, http_handle, drain, grace, .. } = running;
     let until = Instant::now() + grace;
     drain.cancel();
+    // Answers the calls that wait for a change: the HTTP server can't end before them.
+    engine.drain();
     if tokio::time::timeout(grace, http_handle.stop(true)).await.is_err() {
         tracing::warn!("requests were still running at the end of shutdown.grace; they are cut off");
         http_handle.stop(false).await;

@@ -1,11 +1,12 @@
 //! Builds the running process from the settings: store, engine, HTTP, in this order; the only
 //! place that knows all three.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +14,19 @@ use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wavegate_engine::domain::ids::PartitionId;
-use wavegate_engine::engine::{Rules, WarehouseOptions};
+use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
 use wavegate_engine::ports::clock::SystemClock;
-use wavegate_engine::ports::entropy::SystemEntropy;
+use wavegate_engine::ports::entropy::{Entropy, SystemEntropy};
 use wavegate_engine::ports::fate::ProcessFate;
 use wavegate_engine::ports::faults::Faults;
-use wavegate_engine::ports::store::{Durability, RegisterError};
+use wavegate_engine::ports::store::{Durability, RegisterError, SharedStore};
+use wavegate_engine::ports::wms::{Sink, Wms};
+use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
+use wavegate_engine::wms::simulated::{self, Simulated};
 
 use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse};
-// To be replaced: engine by wavegate_engine::engine, store by wavegate_engine::store::embedded,
-// http by crate::http.
-use crate::shim::engine::{Engine, Handle, Options, SimulatedWms, StartError};
+// To be replaced by wavegate::http.
 use crate::shim::http::{self, HttpOptions, KeyConfig, Role};
-use crate::shim::store::{EmbeddedStore, OpenError};
 
 /// The client that every caller is while no key is configured.
 const LOCAL_CLIENT: &str = "local";
@@ -55,7 +56,7 @@ pub(crate) enum Error {
     )]
     StoreHeld(PathBuf),
     /// The store cannot be opened or read.
-    #[error("the store in {} cannot be used; check that the directory is writable and its disk healthy", .dir.display())]
+    #[error("the store in {} cannot be used; check that the directory is this version's, writable, and its disk healthy", .dir.display())]
     Store {
         /// Its directory.
         dir: PathBuf,
@@ -133,46 +134,39 @@ pub(crate) async fn start(settings: &Settings, faults: Arc<dyn Faults>) -> Resul
 }
 
 /// Opens the store of the settings; used by `serve`, `demo` and the `store` sub-commands.
-pub(crate) fn open_store(settings: &Settings) -> Result<Arc<EmbeddedStore>, Error> {
+pub(crate) fn open_store(settings: &Settings) -> Result<SharedStore, Error> {
     match settings.store.backend {
         Backend::Embedded => {
             let embedded = &settings.store.embedded;
             EmbeddedStore::open(&embedded.data_dir, embedded.size_max.as_u64(), Arc::new(ProcessFate))
-                .map(Arc::new)
-                .map_err(|e| unopened(settings, e))
+                .map(|store| -> SharedStore { Arc::new(store) })
+                .map_err(|e| unopened(e, &embedded.data_dir))
         }
     }
 }
 
-/// Names the directory and the cure in a refusal to open.
-pub(crate) fn unopened(settings: &Settings, error: OpenError) -> Error {
-    let dir = settings.store.embedded.data_dir.clone();
+fn unopened(error: OpenError, dir: &Path) -> Error {
     match error {
-        OpenError::Held => Error::StoreHeld(dir),
-        other => Error::Store { dir, source: Box::new(other) },
+        OpenError::Held { dir } => Error::StoreHeld(dir),
+        other @ (OpenError::Unreadable { .. } | OpenError::WrongFormat { .. }) => {
+            Error::Store { dir: dir.to_owned(), source: Box::new(other) }
+        }
     }
 }
 
-fn refused(settings: &Settings, error: StartError) -> Error {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(&error);
-    while let Some(e) = cause {
-        if let Some(register) = e.downcast_ref::<RegisterError>() {
-            return match register.clone() {
-                RegisterError::PartitionChanged { code, stored, configured } => {
-                    Error::PartitionChanged { code, stored, configured }
-                }
-                other @ (RegisterError::Read(_) | RegisterError::Commit(_)) => {
-                    Error::Store { dir: settings.store.embedded.data_dir.clone(), source: Box::new(other) }
-                }
-            };
+fn refused(settings: &Settings, error: RegisterError) -> Error {
+    match error {
+        RegisterError::PartitionChanged { code, stored, configured } => {
+            Error::PartitionChanged { code, stored, configured }
         }
-        cause = e.source();
+        other @ (RegisterError::Read(_) | RegisterError::Commit(_)) => {
+            Error::Store { dir: settings.store.embedded.data_dir.clone(), source: Box::new(other) }
+        }
     }
-    Error::System(Box::new(error))
 }
 
 /// The one place that turns settings into the engine's options.
-fn options(settings: &Settings, store: Arc<EmbeddedStore>, faults: Arc<dyn Faults>) -> Options {
+fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> Options {
     Options {
         store,
         warehouses: settings.warehouses.iter().map(warehouse).collect(),
@@ -185,12 +179,11 @@ fn options(settings: &Settings, store: Arc<EmbeddedStore>, faults: Arc<dyn Fault
             waiters_max: settings.limits.waiters_max,
         },
         clients: clients(&settings.keys),
-        threads: settings.engine.threads,
+        threads: Threads::Arbiters(settings.engine.threads),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
-        fate: Arc::new(ProcessFate),
         faults,
-        wms: settings.warehouses.iter().map(|w| (PartitionId(w.partition), simulated(w))).collect(),
+        wms: wms(settings),
     }
 }
 
@@ -208,14 +201,28 @@ fn warehouse(w: &Warehouse) -> WarehouseOptions {
     }
 }
 
-fn simulated(w: &Warehouse) -> SimulatedWms {
-    SimulatedWms {
+/// Builds the simulated WMS of each warehouse; the engine asks for it by the warehouse's options.
+fn wms(settings: &Settings) -> Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>> {
+    let simulations: BTreeMap<PartitionId, simulated::Settings> =
+        settings.warehouses.iter().map(|w| (PartitionId(w.partition), simulation(w))).collect();
+    Box::new(move |w, sink| {
+        // Every warehouse of the engine's options comes from the same settings.
+        let settings = simulations[&w.partition].clone();
+        Arc::new(Simulated::new(w.partition, settings, Arc::new(SystemClock), sink))
+    })
+}
+
+fn simulation(w: &Warehouse) -> simulated::Settings {
+    simulated::Settings {
         pick: w.wms.pick,
         pack: w.wms.pack,
         depart: w.wms.depart,
         short_pick_rate: w.wms.short_pick_rate,
         reject_rate: w.wms.reject_rate,
         silent_rate: w.wms.silent_rate,
+        // Repeats are for the tests: a user would only see the same states twice in a log.
+        repeat_rate: 0.0,
+        seed: SystemEntropy.next(),
     }
 }
 

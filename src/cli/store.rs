@@ -1,12 +1,13 @@
 //! `wavegate store check | backup DIR`: the invariants over a store at rest; a copy of a live one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use wavegate_engine::store::EmbeddedStore;
+use wavegate_engine::store::embedded::BackupError;
 
-use super::{Failure, SettingsArgs, print};
+use super::{Failure, SettingsArgs, print, with_causes};
 use crate::settings::{Backend, Settings};
-use crate::shim::store::{EmbeddedStore, check};
 use crate::startup;
 
 /// The verbs.
@@ -19,6 +20,12 @@ pub(super) enum Store {
         /// An empty directory, or one to be made
         dir: PathBuf,
     },
+}
+
+/// A stand-in until `wavegate_engine::store::check` lands.
+#[expect(clippy::unused_async, reason = "the real one reads")]
+async fn check(_: &dyn wavegate_engine::ports::store::Store) -> Vec<String> {
+    Vec::new()
 }
 
 /// Runs one.
@@ -42,7 +49,7 @@ fn existing(settings: &Settings) -> Result<(), Failure> {
 
 fn check_store(settings: &Settings) -> Result<(), Failure> {
     let store = startup::open_store(settings)?;
-    let violations = actix_rt::System::new().block_on(check(&store));
+    let violations = actix_rt::System::new().block_on(check(&*store));
     for violation in &violations {
         print(&format!("{violation}\n"))?;
     }
@@ -53,10 +60,23 @@ fn check_store(settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-fn backup(settings: &Settings, dir: &std::path::Path) -> Result<(), Failure> {
+fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
+    let from = &settings.store.embedded.data_dir;
     match settings.store.backend {
-        Backend::Embedded => EmbeddedStore::backup_from(&settings.store.embedded.data_dir, dir)
-            .map_err(|e| startup::unopened(settings, e))?,
+        Backend::Embedded => EmbeddedStore::backup_from(from, to).map_err(|e| not_copied(e, from))?,
     }
-    print(&format!("copied to {0}; serve it with --set store.embedded.data_dir={0}\n", dir.display()))
+    print(&format!("copied to {0}; serve it with --set store.embedded.data_dir={0}\n", to.display()))
+}
+
+fn not_copied(error: BackupError, from: &Path) -> Failure {
+    match error {
+        BackupError::NoStore(dir) => {
+            startup::Error::Store { dir: dir.clone(), source: Box::new(BackupError::NoStore(dir)) }.into()
+        }
+        // What can't be read is the store's fault, what can't be written the copy's.
+        BackupError::Failed { path, source } if path.starts_with(from) => {
+            startup::Error::Store { dir: from.to_owned(), source }.into()
+        }
+        BackupError::Occupied(_) | BackupError::Failed { .. } => Failure::failed(with_causes(&error)),
+    }
 }
