@@ -95,11 +95,6 @@ impl Api {
         Ok(Api { base: url.trim_end_matches('/').to_owned(), http })
     }
 
-    /// One GET.
-    pub(super) async fn get(&self, path: &str) -> Result<Reply, reqwest::Error> {
-        read(self.http.get(format!("{}{path}", self.base)).send().await?).await
-    }
-
     /// One POST.
     pub(super) async fn post(
         &self,

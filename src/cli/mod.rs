@@ -6,6 +6,7 @@
 mod api;
 mod completions;
 mod config;
+mod demo;
 mod key;
 mod serve;
 mod store;
@@ -57,6 +58,8 @@ impl SettingsArgs {
 enum Command {
     /// Runs the server (also without any sub-command); embedded store in ./data by default
     Serve,
+    /// Runs the server in a fresh temporary directory with sample orders, through to the end
+    Demo(demo::Demo),
     /// Sends orders (or moves) from a file; may be repeated, references are recognised
     Submit(submit::Submit),
     /// Makes keys
@@ -77,6 +80,7 @@ pub(crate) fn run() -> ExitCode {
     let Cli { settings, command } = Cli::parse();
     let done = match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(&settings),
+        Command::Demo(demo) => demo::run(&demo, &settings),
         Command::Submit(submit) => submit::run(&submit),
         Command::Key(key) => key::run(&key),
         Command::Config(config) => config::run(&config, &settings),

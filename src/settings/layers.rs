@@ -15,6 +15,8 @@ const PREFIX: &str = "WAVEGATE__";
 /// What the command line and the environment say about settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sources {
+    /// What a sub-command sets otherwise than the defaults; everything else stands above it.
+    pub(crate) base: Vec<Assignment>,
     /// `--config`, in order.
     pub(crate) files: Vec<PathBuf>,
     /// Variables whose names begin with `WAVEGATE__`, in order of their names.
@@ -32,12 +34,16 @@ impl Sources {
             .filter(|(name, _)| name.starts_with(PREFIX))
             .collect();
         environment.sort();
-        Sources { files, environment, sets }
+        Sources { base: Vec::new(), files, environment, sets }
     }
 
     /// Stacks the sources; nothing is read yet but the files.
     pub(super) fn figment(&self) -> Figment {
         let mut figment = Figment::from(Named { name: "default".into(), inner: Toml::string(DEFAULTS) });
+        for Assignment { key, value } in &self.base {
+            figment =
+                figment.merge(Single { name: "default".into(), key: key.clone(), value: value.clone() });
+        }
         for file in &self.files {
             let name = file.display().to_string();
             figment = figment.merge(Named { name, inner: Toml::file_exact(file) });

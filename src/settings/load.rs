@@ -45,6 +45,11 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
+    /// True when no user has set what stands at `key`.
+    pub(crate) fn is_default(&self, key: &str) -> bool {
+        at(&self.values, &[key]).is_none_or(|value| self.source(value.tag()) == "default")
+    }
+
     /// Where a value was set.
     pub(super) fn source(&self, tag: Tag) -> String {
         source(&self.layers, tag).unwrap_or_else(|| "default".into())
