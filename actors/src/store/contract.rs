@@ -71,6 +71,8 @@ contract!(
     claims::Subject { store: std::sync::Arc::new(crate::store::MemoryStore::new()), _keep: Box::new(()) }
 );
 
+contract!(embedded, crate::store::embedded::tests::subject());
+
 pub(super) const CLIENT: ClientNo = ClientNo(1);
 pub(super) const HERE: PartitionId = PartitionId(7);
 const ALL: GatherLimits = GatherLimits { control: 100, stock: 100, work: 100 };

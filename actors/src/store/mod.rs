@@ -7,11 +7,13 @@
 mod backend;
 #[cfg(test)]
 mod contract;
+pub mod embedded;
 pub mod format;
 pub mod keys;
 pub mod memory;
 pub mod rows;
 
 pub use backend::Backend;
+pub use embedded::EmbeddedStore;
 pub use format::digest;
 pub use memory::MemoryStore;

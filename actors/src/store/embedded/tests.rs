@@ -1,0 +1,133 @@
+//! What only a store on disk can be asked for.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::ports::store::{Lane, SharedStore, Store, TurnCommit, Verdict};
+use crate::store::contract::{CLIENT, Subject, accept, commit, id, order, receipt, take};
+
+const SIZE: u64 = 64 << 20;
+
+/// Counts instead of ending the test run.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Fate for Counted {
+    fn end(&self, _reason: &str) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn open(dir: &Path) -> Result<EmbeddedStore, OpenError> {
+    EmbeddedStore::open(dir, SIZE, Arc::new(Counted::default()))
+}
+
+pub(in crate::store) fn subject() -> Subject {
+    let dir = tempfile::tempdir().unwrap();
+    let store: SharedStore = Arc::new(open(dir.path()).unwrap());
+    Subject { store, _keep: Box::new(dir) }
+}
+
+#[tokio::test]
+async fn a_reopened_store_has_everything_and_counts_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: SharedStore = Arc::new(open(dir.path()).unwrap());
+    accept(&store, vec![order(1, "r1", 1), receipt(2, "m1", 5)]).await;
+    let fence = take(&store, 1).await;
+    let taken = vec![(Lane::Work, 1)];
+    commit(&store, fence, TurnCommit { taken, ..TurnCommit::default() }).await.unwrap();
+    let before = store.scan(None, 10).await.unwrap();
+    let serial = store.lease_serials(10).await.unwrap().wait().await.unwrap();
+    drop(store);
+
+    let store: SharedStore = Arc::new(open(dir.path()).unwrap());
+    assert_eq!(store.scan(None, 10).await.unwrap(), before);
+    let again = vec![order(3, "r1", 1), order(4, "r4", 1)];
+    assert_eq!(accept(&store, again).await, [Verdict::Replay(id(1)), Verdict::New]);
+    let feed: Vec<_> = store.feed(CLIENT, 0, 10).await.unwrap().iter().map(|e| e.sequence).collect();
+    assert_eq!(feed, [1, 2, 3]);
+    assert_eq!(take(&store, 2).await.epoch, 2);
+    assert_eq!(store.lease_serials(1).await.unwrap().wait().await.unwrap(), serial + 10);
+}
+
+#[tokio::test]
+async fn a_held_directory_is_not_served_twice_and_is_free_after_a_drop() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::Held { .. })));
+    let identity = first.id();
+    drop(first);
+    assert_eq!(open(dir.path()).unwrap().id(), identity);
+}
+
+#[tokio::test]
+async fn a_backup_is_a_data_directory() {
+    let (dir, dest) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Arc::new(open(dir.path()).unwrap());
+    let shared: SharedStore = store.clone();
+    accept(&shared, vec![order(1, "r1", 1)]).await;
+    store.backup(&dest.path().join("live")).unwrap();
+    assert!(matches!(store.backup(&dest.path().join("live")), Err(BackupError::Occupied(_))));
+    let all = shared.scan(None, 10).await.unwrap();
+    drop((store, shared));
+    EmbeddedStore::backup_from(dir.path(), &dest.path().join("cold")).unwrap();
+    let nowhere = EmbeddedStore::backup_from(&dest.path().join("none"), &dest.path().join("x"));
+    assert!(matches!(nowhere, Err(BackupError::NoStore(_))));
+    for copy in ["live", "cold"] {
+        let copy = open(&dest.path().join(copy)).unwrap();
+        assert_eq!(copy.scan(None, 10).await.unwrap(), all);
+    }
+}
+
+#[tokio::test]
+async fn a_broken_invariant_ends_the_process_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fate = Arc::new(Counted::default());
+    let store: SharedStore = Arc::new(EmbeddedStore::open(dir.path(), SIZE, fate.clone()).unwrap());
+    let fence = take(&store, 1).await;
+    let turn = TurnCommit { taken: vec![(Lane::Work, 9)], opened: vec![id(1)], ..TurnCommit::default() };
+    assert!(matches!(commit(&store, fence, turn).await, Err(CommitError::Unknown(_))));
+    assert!(!store.is_writable());
+    let late = accept(&store, vec![order(1, "r1", 1)]).await;
+    assert!(matches!(late[0], Verdict::Unavailable | Verdict::Unknown));
+    drop(store);
+    assert_eq!(fate.0.load(Ordering::SeqCst), 1);
+    assert_eq!(open(dir.path()).unwrap().scan(None, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_full_map_refuses_orders_and_keeps_what_was_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = EmbeddedStore::open(dir.path(), 512 << 10, Arc::new(Counted::default())).unwrap();
+    let store: SharedStore = Arc::new(small);
+    let mut kept = 0;
+    let refused = loop {
+        let n = kept + 1;
+        match accept(&store, vec![order(n, &format!("r{n}"), 1)]).await[0] {
+            Verdict::New => kept += 1,
+            other => break other,
+        }
+        assert!(kept < 100_000, "the map never filled");
+    };
+    assert_eq!(refused, Verdict::StoreFull);
+    assert_eq!(accept(&store, vec![order(kept + 9, "r1", 1)]).await, [Verdict::Replay(id(1))]);
+    let found = store.scan(None, usize::MAX).await.unwrap().len();
+    assert_eq!(u64::try_from(found).unwrap(), kept);
+}
+
+#[tokio::test]
+async fn many_writers_share_commits_and_each_gets_its_own_answer() {
+    let subject = subject();
+    let store = &subject.store;
+    let writes: Vec<_> =
+        (1..=200).map(|n| store.accept(vec![order(n, &format!("r{}", n % 150), 1)])).collect();
+    let mut new = 0;
+    for write in writes {
+        match write.await.wait().await.unwrap()[0] {
+            Verdict::New => new += 1,
+            Verdict::Replay(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(new, 150);
+}
