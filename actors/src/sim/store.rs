@@ -218,7 +218,12 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.cartons(manifest))
     }
 
-    fn feed(&self, client: ClientNo, after: u64, limit: usize) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
+    fn feed(
+        &self,
+        client: ClientNo,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
         self.read(move |w| w.disk.feed(client, after, limit))
     }
 
@@ -230,7 +235,12 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.scan(after, limit))
     }
 
-    fn sweep(&self, now: Timestamp, retention: Duration, limit: usize) -> BoxFuture<Result<usize, CommitError>> {
+    fn sweep(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>> {
         self.0.disk.sweep(now, retention, limit)
     }
 

