@@ -19,11 +19,14 @@ use crate::domain::ids::{PartitionId, TraceContext};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
 
-/// A value, what it is written as, and how bytes are compared with it and written again.
+/// Compares stored bytes with their value and writes it again.
+type Again = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
+/// A value's name and what it is written as.
 struct Sample {
     name: String,
     bytes: Vec<u8>,
-    again: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    again: Again,
 }
 
 fn sample<T: PartialEq + Debug + 'static>(
