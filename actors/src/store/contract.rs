@@ -477,7 +477,7 @@ pub(super) async fn cartons_keep_their_order(store: &SharedStore) {
     let fence = take(store, 1).await;
     let carton = |n: u16| ManifestCarton {
         sscc: "106141412345678908".parse().unwrap(),
-        carton_id: (n % 2 == 0).then(|| format!("box {n}")),
+        carton_id: n.is_multiple_of(2).then(|| format!("box {n}")),
         release: ReleaseId { order: id(1), n },
     };
     let cartons: Vec<_> = (1..=300).rev().map(carton).collect();

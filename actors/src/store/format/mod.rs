@@ -58,6 +58,9 @@ pub enum FormatError {
     /// Fewer bytes than the value has.
     #[error("the value is cut short")]
     Short,
+    /// More bytes than the value has: a newer release's, or not this value.
+    #[error("the value is longer than it says")]
+    Long,
     /// Another kind of value stands here.
     #[error("a value of kind {found} stands where kind {expected} should")]
     Kind {
@@ -119,7 +122,8 @@ fn body(record: Record, bytes: &[u8]) -> Decoded<&[u8]> {
 }
 
 fn unpacked<T: DeserializeOwned>(record: Record, bytes: &[u8]) -> Decoded<T> {
-    Ok(postcard::from_bytes(body(record, bytes)?)?)
+    let (value, rest) = postcard::take_from_bytes(body(record, bytes)?)?;
+    if rest.is_empty() { Ok(value) } else { Err(FormatError::Long) }
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> Decoded<[u8; N]> {
