@@ -4,7 +4,6 @@
 
 mod cli;
 mod settings;
-mod shim;
 mod shutdown;
 mod startup;
 mod telemetry;

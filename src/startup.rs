@@ -25,8 +25,7 @@ use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
 use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse};
-// To be replaced by wavegate::http.
-use crate::shim::http::{self, HttpOptions, KeyConfig, Role};
+use wavegate::http::{self, HttpOptions, KeyConfig, Role};
 
 /// The client that every caller is while no key is configured.
 const LOCAL_CLIENT: &str = "local";

@@ -76,14 +76,14 @@ pub(crate) async fn one(
     let home = work.home;
     state.take_turn(work.client, kind, &reference).await?;
     let key = wishes.key.map(|key| IdempotencyKey { call: kind, key });
-    let mut submitted = state.engine.submit(vec![work.submission(call, key)]).await;
+    let mut submitted = state.engine.submit(vec![work.submission(call, key)]).await?;
     let submitted = submitted.pop().ok_or(Problem::StoreUnavailable)?;
     let (id, replayed) = accepted(state, home, &submitted)?;
     tracing::debug!(correlation_id = %call.correlation, transaction_id = %id, kind = kind.as_str(), replayed, "command accepted");
 
     if wishes.wait_s > 0 {
         let bound = Duration::from_secs(wishes.wait_s);
-        let lookup = state.read_when(id, bound, is_done).await?;
+        let lookup = state.read_when(id, bound, status::is_done).await?;
         let applied = format!("wait={}", wishes.wait_s);
         return answer(state, id, replayed, lookup, Some(&applied)).await;
     }
@@ -170,13 +170,6 @@ fn expired<'a>(state: &'a State, tombstone: &'a Tombstone) -> AcceptedDocument<'
         accepted_at: WireTime(tombstone.accepted_at),
         estimate: None,
         links: Links::of(tombstone.id, tombstone.kind),
-    }
-}
-
-fn is_done(lookup: &Lookup) -> bool {
-    match lookup {
-        Lookup::Live(transaction) => status::state_of(transaction).is_final(),
-        Lookup::Expired(_) => true,
     }
 }
 

@@ -121,10 +121,14 @@ async fn submit(
             home
         }));
     }
-    let submitted = if submissions.is_empty() { Vec::new() } else { state.engine.submit(submissions).await };
-    let mut submitted = submitted.into_iter();
+    let submitted = match submissions.is_empty() {
+        true => Ok(Vec::new()),
+        false => state.engine.submit(submissions).await,
+    };
+    let mut submitted = submitted.map(Vec::into_iter);
     let fate = |ready: Result<PartitionId, Problem>| {
         let home = ready?;
+        let submitted = submitted.as_mut().map_err(|full| Problem::from(*full))?;
         let submitted = submitted.next().ok_or(Problem::StoreUnavailable)?;
         let (id, replayed) = accept::accepted(state, home, &submitted)?;
         tracing::debug!(correlation_id = %call.correlation, transaction_id = %id, replayed, "order of a batch accepted");

@@ -8,6 +8,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use wavegate_engine::domain::ids::CorrelationId;
+use wavegate_engine::engine::Overloaded;
 use wavegate_engine::wire::reader::Fault;
 
 use super::pace;
@@ -269,6 +270,12 @@ impl ResponseError for Problem {
     /// Bare on purpose: the front writes the document, because only it knows the call.
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status())
+    }
+}
+
+impl From<Overloaded> for Problem {
+    fn from(Overloaded: Overloaded) -> Self {
+        Problem::Overloaded
     }
 }
 

@@ -39,8 +39,9 @@ pub(crate) async fn get(
     let id = request.match_info().get("id").unwrap_or_default();
     let mut lookup = find(&state, &call, id, params.text("client")).await?;
     if wait_s > 0 && version.is_none() {
-        let seen = |lookup: &Lookup| seen(lookup, none_match.as_ref(), after);
-        if (none_match.is_some() || after.is_some()) && seen(&lookup) {
+        // Nothing follows what is done, so nobody waits for it.
+        let seen = |l: &Lookup| seen(l, none_match.as_ref(), after) && !is_done(l);
+        if seen(&lookup) {
             let bound = Duration::from_secs(wait_s);
             let id = id_of(&lookup);
             lookup = state.read_when(id, bound, |l| !seen(l)).await?.ok_or(Problem::NotFound)?;
@@ -69,6 +70,14 @@ fn seen(lookup: &Lookup, none_match: Option<&NoneMatch>, after: Option<u32>) -> 
         Lookup::Expired(_) => return false,
     };
     none_match.is_some_and(|n| n.has(version)) || after.is_some_and(|after| version <= after)
+}
+
+/// Whether nothing can follow.
+pub(crate) fn is_done(lookup: &Lookup) -> bool {
+    match lookup {
+        Lookup::Live(transaction) => state_of(transaction).is_final(),
+        Lookup::Expired(_) => true,
+    }
 }
 
 fn includes_ship_to(params: &Params) -> Result<bool, Problem> {
