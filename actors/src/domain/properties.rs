@@ -54,8 +54,11 @@ fn report() -> impl Strategy<Value = ReleaseReport> {
 }
 
 fn input() -> impl Strategy<Value = Input> {
-    let allocation =
-        prop_oneof![Just(Allocation::ShipComplete), Just(Allocation::ShipPartial), Just(Allocation::FillOrKill)];
+    let allocation = prop_oneof![
+        Just(Allocation::ShipComplete),
+        Just(Allocation::ShipPartial),
+        Just(Allocation::FillOrKill)
+    ];
     let lines = prop::collection::vec((0u8..3, 1u32..4), 1..4);
     let order = 0usize..6;
     let n = 1u16..3;
@@ -110,7 +113,11 @@ impl Shop {
         }
     }
 
-    fn take(&mut self, i: usize, facts: Vec<OrderFact>) -> (Vec<super::order::Footprint>, Vec<super::order::Footprint>) {
+    fn take(
+        &mut self,
+        i: usize,
+        facts: Vec<OrderFact>,
+    ) -> (Vec<super::order::Footprint>, Vec<super::order::Footprint>) {
         let (_, order, history) = &mut self.orders[i];
         let before = order.footprint();
         for fact in facts {
@@ -161,7 +168,10 @@ impl Shop {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
                 let facts = order_.cancel_answered(n, cancelled);
                 self.record(order, facts);
-                assert!(self.orders[order].1.cancel_answered(n, cancelled).is_empty(), "a repeated answer means nothing");
+                assert!(
+                    self.orders[order].1.cancel_answered(n, cancelled).is_empty(),
+                    "a repeated answer means nothing"
+                );
             }
             Input::Reject { order, n } => {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
@@ -227,7 +237,8 @@ impl Shop {
         let manifest = TransactionId::new(Timestamp(3), PartitionId(1), MANIFEST_BASE + self.ids);
         self.ids += 1;
         for i in 0..self.orders.len() {
-            let cartons: smallvec::SmallVec<[Sscc; 2]> = self.orders[i].1.loadable().map(|c| c.carton.sscc).collect();
+            let cartons: smallvec::SmallVec<[Sscc; 2]> =
+                self.orders[i].1.loadable().map(|c| c.carton.sscc).collect();
             if !cartons.is_empty() {
                 self.record(i, vec![OrderFact::Manifested { manifest, cartons }]);
             }
@@ -261,7 +272,11 @@ impl Shop {
         }
         for ((_, sku), position) in self.ledger.positions() {
             let (reserved, backordered, missing, shipped) = sums.get(sku).copied().unwrap_or_default();
-            assert_eq!((position.reserved, position.backordered, position.suspect), (reserved, backordered, missing), "{sku}");
+            assert_eq!(
+                (position.reserved, position.backordered, position.suspect),
+                (reserved, backordered, missing),
+                "{sku}"
+            );
             assert_eq!(invariants::nothing_reserved_twice(sku.as_str(), position), None);
             let received = self.received.get(sku).copied().unwrap_or(0);
             assert_eq!(invariants::stock_conserved(sku.as_str(), position, received, shipped), None);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::World;
-use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::command::Command;
+use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::fact::{Fact, LineUnits, OrderFact};
 use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId};
 use crate::domain::invariants::Violation;
