@@ -9,6 +9,8 @@ mod actors;
 pub mod domain;
 pub mod engine;
 pub mod ports;
+#[cfg(any(test, feature = "testing"))]
+pub mod sim;
 pub mod store;
 pub mod wire;
 pub mod wms;

@@ -4,10 +4,7 @@ use serde::Serialize;
 
 use super::status::{Links, StatusDocument};
 use super::time::WireTime;
-use crate::domain::command::{Command, Kind};
-use crate::domain::ids::{CorrelationId, TransactionId};
-use crate::domain::state::State;
-use crate::domain::time::Timestamp;
+use crate::domain::ids::TransactionId;
 
 /// The answer to an accepted command.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,31 +34,6 @@ pub struct AcceptedDocument<'a> {
 }
 
 impl<'a> AcceptedDocument<'a> {
-    /// The answer to a command that is new.
-    #[must_use]
-    pub fn fresh(
-        id: TransactionId,
-        command: &'a Command,
-        warehouse: &'a str,
-        correlation: &'a CorrelationId,
-        at: Timestamp,
-        durability: &'static str,
-    ) -> AcceptedDocument<'a> {
-        AcceptedDocument {
-            transaction_id: id,
-            kind: command.kind().as_str(),
-            reference: command.reference().as_str(),
-            warehouse,
-            state: Some(State::Accepted.as_str()),
-            done: false,
-            durability,
-            correlation_id: correlation.as_str(),
-            accepted_at: WireTime(at),
-            estimate: None,
-            links: Links::of(id, command.kind()),
-        }
-    }
-
     /// The answer to a command that was accepted before, with its state of now.
     #[must_use]
     pub fn again(status: &StatusDocument<'a>, durability: &'static str) -> AcceptedDocument<'a> {
@@ -77,32 +49,6 @@ impl<'a> AcceptedDocument<'a> {
             accepted_at: status.accepted_at,
             estimate: None,
             links: Links::of(status.transaction_id, status.kind.0),
-        }
-    }
-
-    /// The answer to a command whose transaction is past its retention; its status is gone.
-    #[must_use]
-    pub fn expired(
-        id: TransactionId,
-        kind: Kind,
-        reference: &'a str,
-        warehouse: &'a str,
-        correlation: &'a CorrelationId,
-        at: Timestamp,
-        durability: &'static str,
-    ) -> AcceptedDocument<'a> {
-        AcceptedDocument {
-            transaction_id: id,
-            kind: kind.as_str(),
-            reference,
-            warehouse,
-            state: None,
-            done: true,
-            durability,
-            correlation_id: correlation.as_str(),
-            accepted_at: WireTime(at),
-            estimate: None,
-            links: Links::of(id, kind),
         }
     }
 }

@@ -1,0 +1,334 @@
+//! Who calls, and what they may: the one place that decides a role for a route.
+
+use std::sync::Arc;
+
+use actix_web::dev::ServiceRequest;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::uri::Authority;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use wavegate_engine::domain::ids::ClientNo;
+use wavegate_engine::engine::Handle;
+use wavegate_engine::wire::reader::{FaultCode, Faults, Path};
+
+use super::problem::Problem;
+
+/// A configured key: only its digest is known here.
+#[derive(Clone, Debug)]
+pub struct KeyConfig {
+    /// Whose it is.
+    pub role: Role,
+    /// SHA-256 of the key as printed.
+    pub sha256: [u8; 32],
+}
+
+/// What a key is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A client: its own transactions and stock.
+    Client {
+        /// Its name.
+        client: String,
+    },
+    /// The system of these warehouses.
+    Wms {
+        /// Their codes.
+        warehouses: Vec<String>,
+    },
+    /// Everything.
+    Operator,
+}
+
+/// The client that calls are for when there are no keys.
+pub const LOCAL_CLIENT: &str = "local";
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Nobody in particular, on a route that anybody may call.
+    Anybody,
+    /// A client.
+    Client(ClientNo),
+    /// A warehouse's system, of the warehouses with these codes.
+    Wms(Arc<[String]>),
+    /// An operator, who names the client that a call is for.
+    Operator,
+    /// Without keys: an operator that is also this client.
+    Local(ClientNo),
+}
+
+impl Caller {
+    /// Whether a transaction or position of this client is the caller's to see.
+    pub(crate) fn sees(&self, owner: ClientNo) -> bool {
+        match self {
+            Caller::Client(own) => *own == owner,
+            Caller::Operator | Caller::Local(_) => true,
+            Caller::Wms(_) | Caller::Anybody => false,
+        }
+    }
+
+    /// Whether the caller may act in and look into this warehouse.
+    pub(crate) fn enters(&self, warehouse: &str) -> bool {
+        match self {
+            Caller::Wms(own) => own.iter().any(|code| code == warehouse),
+            Caller::Client(_) | Caller::Operator | Caller::Local(_) => true,
+            Caller::Anybody => false,
+        }
+    }
+
+    /// The client that a call is for; `named` is the caller's word for it, found at `at`.
+    pub(crate) fn client(
+        &self,
+        engine: &Handle,
+        named: Option<&str>,
+        at: &'static str,
+    ) -> Result<ClientNo, Problem> {
+        let named = match named {
+            None => None,
+            Some(name) => Some(match engine.client(name) {
+                Some(client) => client,
+                None if matches!(self, Caller::Client(_)) => return Err(ANOTHER),
+                None => return Err(unknown_client(at)),
+            }),
+        };
+        match (self, named) {
+            (Caller::Client(own), Some(named)) if named != *own => Err(ANOTHER),
+            (Caller::Client(own), _) => Ok(*own),
+            (Caller::Local(own), None) => Ok(*own),
+            (Caller::Local(_) | Caller::Operator | Caller::Wms(_), Some(named)) => Ok(named),
+            (Caller::Operator | Caller::Wms(_), None) => Err(Problem::ClientRequired),
+            (Caller::Anybody, _) => Err(Problem::Unauthorized),
+        }
+    }
+}
+
+/// A client may not learn which other names exist, so every other name is answered alike.
+const ANOTHER: Problem = Problem::Forbidden("the key is another client's");
+
+fn unknown_client(at: &'static str) -> Problem {
+    let mut faults = Faults::new(1);
+    faults.add(&Path::Key(&Path::Root, at), FaultCode::UnknownClient, "no client has this name");
+    Problem::Invalid(faults.into_vec())
+}
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Anybody, without a key.
+    Open,
+    /// Clients and operators.
+    Clients,
+    /// Clients, operators and warehouses' systems.
+    All,
+}
+
+/// The access table. A path that is not served needs no key to be told so.
+fn access(pattern: Option<&str>) -> Access {
+    match pattern {
+        Some("/v1/inventory/moves") => Access::All,
+        Some(warehouses) if warehouses.starts_with("/v1/warehouses") => Access::All,
+        Some("/healthz" | "/readyz") | None => Access::Open,
+        Some(_) => Access::Clients,
+    }
+}
+
+/// The keys, ready to compare.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    known: Vec<([u8; 32], Caller)>,
+    local: Option<ClientNo>,
+}
+
+impl Keys {
+    /// Resolves the names of the configured keys.
+    ///
+    /// # Errors
+    /// The name of a client that the engine does not know.
+    pub(crate) fn new(configured: &[KeyConfig], engine: &Handle) -> Result<Keys, String> {
+        let number = |name: &str| engine.client(name).ok_or_else(|| name.to_owned());
+        let mut known = Vec::with_capacity(configured.len());
+        for key in configured {
+            let caller = match &key.role {
+                Role::Client { client } => Caller::Client(number(client)?),
+                Role::Wms { warehouses } => Caller::Wms(warehouses.clone().into()),
+                Role::Operator => Caller::Operator,
+            };
+            known.push((key.sha256, caller));
+        }
+        let local = if known.is_empty() { Some(number(LOCAL_CLIENT)?) } else { None };
+        Ok(Keys { known, local })
+    }
+
+    /// Decides who calls and whether they may.
+    pub(crate) fn admit(&self, request: &ServiceRequest) -> Result<Caller, Problem> {
+        if let Some(local) = self.local {
+            only_from_this_machine(request)?;
+            return Ok(Caller::Local(local));
+        }
+        let access = access(request.match_pattern().as_deref());
+        if access == Access::Open {
+            return Ok(Caller::Anybody);
+        }
+        let caller = bearer(request.headers()).and_then(|key| self.holder(key));
+        let caller = caller.ok_or(Problem::Unauthorized)?;
+        match (&caller, access) {
+            (Caller::Wms(_), Access::Clients) => {
+                Err(Problem::Forbidden("the key of a warehouse's system is not for this"))
+            }
+            (_, Access::Open | Access::Clients | Access::All) => Ok(caller),
+        }
+    }
+
+    /// Compares with every key to the end, so that the time tells nothing.
+    fn holder(&self, key: &[u8]) -> Option<Caller> {
+        let digest: [u8; 32] = Sha256::digest(key).into();
+        let mut holder = None;
+        for (known, caller) in &self.known {
+            if bool::from(known.ct_eq(&digest)) {
+                holder = Some(caller);
+            }
+        }
+        holder.cloned()
+    }
+}
+
+/// The key of `Authorization: Bearer <key>` (RFC 6750), when the header stands once.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION);
+    let value = values.next().filter(|_| values.next().is_none())?.as_bytes();
+    let (scheme, key) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+}
+
+/// Without keys anything that runs in a browser here could reach us: only names of this machine
+/// are answered to, which a page of another origin or a rebound name does not have.
+fn only_from_this_machine(request: &ServiceRequest) -> Result<(), Problem> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).peekable();
+    let host_is_local = |host: &header::HeaderValue| host.to_str().is_ok_and(is_loopback_authority);
+    let target_is_local = request.uri().authority().is_none_or(|a| is_loopback_authority(a.as_str()));
+    if hosts.peek().is_none() || !hosts.all(host_is_local) || !target_is_local {
+        return Err(Problem::HostNotAllowed);
+    }
+    let origin_is_local = |origin: &header::HeaderValue| {
+        let origin = origin.to_str().unwrap_or_default();
+        let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        authority.is_some_and(is_loopback_authority)
+    };
+    if headers.get_all(header::ORIGIN).all(origin_is_local) { Ok(()) } else { Err(Problem::OriginNotAllowed) }
+}
+
+/// `localhost` and names below it (RFC 6761 §6.3), 127.0.0.0/8 or `[::1]`, with any port.
+fn is_loopback_authority(text: &str) -> bool {
+    if text.contains('@') {
+        return false;
+    }
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let host = authority.host().to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    if host == "localhost" || host.ends_with(".localhost") {
+        return true;
+    }
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    fn hash(key: &str) -> [u8; 32] {
+        Sha256::digest(key).into()
+    }
+
+    fn keys() -> Keys {
+        let known = vec![
+            (hash("client-key-0123456"), Caller::Client(ClientNo(1))),
+            (hash("wms-key-0123456789"), Caller::Wms(vec!["ATL1".to_owned()].into())),
+            (hash("operator-key-01234"), Caller::Operator),
+        ];
+        Keys { known, local: None }
+    }
+
+    fn local_answer(headers: &[(&'static str, &str)]) -> Result<Caller, u16> {
+        let mut request = TestRequest::default();
+        for header in headers {
+            request = request.append_header(*header);
+        }
+        let keys = Keys { known: Vec::new(), local: Some(ClientNo(7)) };
+        keys.admit(&request.to_srv_request()).map_err(|p| p.status().as_u16())
+    }
+
+    #[test]
+    fn without_keys_only_loopback_names_are_answered() {
+        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.1.2.3", "[::1]:80", "a.localhost"] {
+            assert_eq!(local_answer(&[("host", host)]), Ok(Caller::Local(ClientNo(7))), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "192.168.0.1",
+            "localhost@evil",
+            "0.0.0.0",
+            "",
+            "[::2]",
+        ] {
+            assert_eq!(local_answer(&[("host", host)]), Err(421), "{host}");
+        }
+        assert_eq!(local_answer(&[]), Err(421));
+        for (origin, answer) in [
+            ("http://localhost:3000", Ok(Caller::Local(ClientNo(7)))),
+            ("https://127.0.0.1", Ok(Caller::Local(ClientNo(7)))),
+            ("https://evil.example", Err(403)),
+            ("null", Err(403)),
+            ("file://localhost", Err(403)),
+        ] {
+            assert_eq!(local_answer(&[("host", "localhost"), ("origin", origin)]), answer, "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_its_holder_and_no_other() {
+        let keys = keys();
+        assert_eq!(keys.holder(b"client-key-0123456"), Some(Caller::Client(ClientNo(1))));
+        assert_eq!(keys.holder(b"operator-key-01234"), Some(Caller::Operator));
+        for wrong in [&b""[..], b"client-key-012345", b"client-key-01234567", b"CLIENT-KEY-0123456"] {
+            assert_eq!(keys.holder(wrong), None);
+        }
+    }
+
+    #[test]
+    fn the_access_table_is_the_contract_s() {
+        for open in ["/healthz", "/readyz"] {
+            assert_eq!(access(Some(open)), Access::Open);
+        }
+        for clients in [
+            "/v1/orders",
+            "/v1/orders/batch",
+            "/v1/orders/{id}/cancel",
+            "/v1/status/{id}",
+            "/v1/status/query",
+        ] {
+            assert_eq!(access(Some(clients)), Access::Clients);
+        }
+        for all in ["/v1/inventory/moves", "/v1/warehouses", "/v1/warehouses/{code}/inventory/{sku}"] {
+            assert_eq!(access(Some(all)), Access::All);
+        }
+    }
+
+    #[test]
+    fn only_one_bearer_header_names_a_key() {
+        let read = |values: &[&str]| {
+            let mut request = TestRequest::default();
+            for value in values {
+                request = request.append_header((header::AUTHORIZATION, *value));
+            }
+            bearer(request.to_srv_request().headers()).map(<[u8]>::to_vec)
+        };
+        assert_eq!(read(&["bearer abc"]), Some(b"abc".to_vec()));
+        for bad in [&[][..], &["Basic abc"], &["Bearer"], &["Bearer a", "Bearer b"]] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+}

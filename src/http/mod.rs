@@ -1,0 +1,136 @@
+//! The HTTP door: one file a resource, one place each for problems, admission and headers.
+//!
+//! Handlers parse, ask the engine's handle, and write documents; they decide nothing about
+//! orders and know no actor. Every response passes the front (`front.rs`).
+
+mod accept;
+mod auth;
+mod batch;
+mod body;
+mod call;
+mod cancel;
+mod front;
+mod headers;
+mod health;
+mod moves;
+mod orders;
+mod pace;
+mod problem;
+mod query;
+mod state;
+mod status;
+mod warehouses;
+
+use std::io;
+use std::net::TcpListener;
+use std::num::NonZeroU32;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{App, HttpResponse, HttpServer, Resource};
+use tokio_util::sync::CancellationToken;
+use tracing_actix_web::TracingLogger;
+use wavegate_engine::engine::Handle;
+
+pub use auth::{KeyConfig, LOCAL_CLIENT, Role};
+
+use auth::Keys;
+use problem::Problem;
+use state::State;
+
+/// A head must arrive within this.
+const HEAD_MAX: Duration = Duration::from_secs(5);
+/// Clients that send in bursts keep their connections; longer than most proxies hold theirs.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Requests that are being answered get this long to end once the server is to stop; who starts
+/// the server bounds the whole stop.
+const SHUTDOWN_S: u64 = 20;
+
+/// What the door must know.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// The keys; with none, every caller on this machine is operator and client `local`.
+    pub keys: Vec<KeyConfig>,
+    /// Bytes of a body.
+    pub body_max: usize,
+    /// Bytes of a batch's body.
+    pub batch_body_max: usize,
+    /// Accepted commands a second of one client; the burst is the same.
+    pub client_rate: Option<NonZeroU32>,
+    /// Cancelled when no new work is taken: waits end, `/readyz` says so.
+    pub drain: CancellationToken,
+    /// Refuse to listen on anything but loopback; must be set when there are no keys.
+    pub loopback_only: bool,
+}
+
+/// Starts to serve on a bound socket. The server is a future that must be polled; it handles no
+/// signals.
+///
+/// # Errors
+/// When the socket is not loopback and must be, when a key names an unknown client, or when the
+/// system refuses the socket.
+pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io::Result<Server> {
+    let address = listener.local_addr()?;
+    let unguarded = options.loopback_only || options.keys.is_empty();
+    if unguarded && !address.ip().is_loopback() {
+        let refused = format!("without keys the server listens on loopback only, not on {address}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, refused));
+    }
+    let keys = Keys::new(&options.keys, &engine).map_err(|client| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("a key names the unknown client {client:?}"))
+    })?;
+    let state = web::Data::new(State::new(engine, keys, &options));
+    let app = move || {
+        App::new()
+            .app_data(state.clone())
+            .configure(routes)
+            .default_service(web::to(not_found))
+            .wrap(from_fn(front::admit))
+            .wrap(TracingLogger::<front::RequestSpan>::new())
+            .wrap(from_fn(front::front))
+    };
+    let server = HttpServer::new(app)
+        .workers(available_parallelism().map_or(1, usize::from))
+        .client_request_timeout(HEAD_MAX)
+        .keep_alive(KEEP_ALIVE)
+        .tcp_nodelay(true)
+        .h1_allow_half_closed(false)
+        .shutdown_timeout(SHUTDOWN_S)
+        .disable_signals()
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+/// Every path that exists. A wrong method is answered by the path itself, with `Allow`.
+fn routes(config: &mut ServiceConfig) {
+    let get = |path, handler: actix_web::Route| path_for(path, "GET").route(handler);
+    config
+        .service(get("/healthz", web::get().to(health::alive)))
+        .service(get("/readyz", web::get().to(health::ready)))
+        .service(
+            path_for("/v1/orders", "GET, POST")
+                .route(web::post().to(orders::create))
+                .route(web::get().to(orders::list)),
+        )
+        .service(path_for("/v1/orders/batch", "POST").route(web::post().to(batch::create)))
+        .service(path_for("/v1/orders/{id}/cancel", "POST").route(web::post().to(cancel::create)))
+        .service(path_for("/v1/inventory/moves", "POST").route(web::post().to(moves::create)))
+        .service(path_for("/v1/status/query", "POST").route(web::post().to(status::query)))
+        .service(get("/v1/status/{id}", web::get().to(status::get)))
+        .service(get("/v1/warehouses", web::get().to(warehouses::list)))
+        .service(get("/v1/warehouses/{code}", web::get().to(warehouses::get)))
+        .service(get("/v1/warehouses/{code}/inventory", web::get().to(warehouses::inventory)))
+        .service(get("/v1/warehouses/{code}/inventory/{sku}", web::get().to(warehouses::inventory_of)));
+}
+
+fn path_for(path: &str, allowed: &'static str) -> Resource {
+    let refused = move || std::future::ready(Err::<HttpResponse, _>(Problem::MethodNotAllowed(allowed)));
+    web::resource(path).default_service(web::to(refused))
+}
+
+async fn not_found() -> Result<HttpResponse, Problem> {
+    Err(Problem::NotFound)
+}

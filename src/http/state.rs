@@ -1,0 +1,135 @@
+//! What all handlers share: the engine, the keys, the catalogue, the bounds.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use governor::clock::{Clock, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use wavegate_engine::domain::command::Kind;
+use wavegate_engine::domain::ids::{ClientNo, PartitionId, Reference, TransactionId};
+use wavegate_engine::engine::Handle;
+use wavegate_engine::ports::store::{Lookup, ReadError};
+use wavegate_engine::wire::requests::Catalogue;
+
+use super::auth::Keys;
+use super::pace;
+use super::problem::Problem;
+
+/// Batches in hand at once: each may hold its ten megabytes and its trees.
+const BATCHES_MAX: usize = 16;
+
+type Limiter = RateLimiter<ClientNo, HashMapStateStore<ClientNo>, DefaultClock>;
+
+/// Shared by all workers.
+pub(crate) struct State {
+    /// The engine.
+    pub(crate) engine: Handle,
+    /// Who may call.
+    pub(crate) keys: Keys,
+    /// Which warehouses and services an order may name.
+    pub(crate) catalogue: Catalogue,
+    /// Bytes of a body.
+    pub(crate) body_max: usize,
+    /// Bytes of a batch's body.
+    pub(crate) batch_body_max: usize,
+    drain: CancellationToken,
+    limiter: Option<Limiter>,
+    batches: Semaphore,
+}
+
+impl State {
+    /// Puts the parts together.
+    pub(crate) fn new(engine: Handle, keys: Keys, options: &super::HttpOptions) -> State {
+        let offers = engine.warehouses().iter().map(|w| (w.code.clone(), w.services.clone())).collect();
+        let limiter = |rate: NonZeroU32| RateLimiter::hashmap(Quota::per_second(rate).allow_burst(rate));
+        State {
+            catalogue: Catalogue::new(offers),
+            keys,
+            body_max: options.body_max,
+            batch_body_max: options.batch_body_max,
+            drain: options.drain.clone(),
+            limiter: options.client_rate.map(limiter),
+            batches: Semaphore::new(BATCHES_MAX),
+            engine,
+        }
+    }
+
+    /// True from the moment that the process is to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain.is_cancelled() || self.engine.is_draining()
+    }
+
+    /// Refuses new work once the process is to end.
+    pub(crate) fn take_work(&self) -> Result<(), Problem> {
+        if self.is_draining() { Err(Problem::Draining) } else { Ok(()) }
+    }
+
+    /// Takes one of the places for batches.
+    pub(crate) fn take_batch(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.batches.try_acquire().map_err(|_| Problem::Overloaded)
+    }
+
+    /// Counts a command against its client's rate. A command that was accepted before accepts
+    /// nothing, so it passes at any rate: a retry must always find out.
+    pub(crate) async fn take_turn(
+        &self,
+        client: ClientNo,
+        kind: Kind,
+        reference: &Reference,
+    ) -> Result<(), Problem> {
+        let Some(limiter) = &self.limiter else { return Ok(()) };
+        let Err(refused) = limiter.check_key(&client) else { return Ok(()) };
+        if let Ok(Some(_)) = self.engine.store().claimed(client, kind, reference.clone()).await {
+            return Ok(());
+        }
+        let wait = refused.wait_time_from(DefaultClock::default().now());
+        Err(Problem::ClientRateLimited(pace::jittered(wait.as_secs() + 1)))
+    }
+
+    /// The code of the warehouse that has this partition; empty when it is configured no more.
+    pub(crate) fn code_of(&self, partition: PartitionId) -> &str {
+        let warehouses = self.engine.warehouses();
+        warehouses.iter().find(|w| w.partition == partition).map_or("", |w| &w.code)
+    }
+
+    /// Reads a transaction.
+    pub(crate) async fn read(&self, id: TransactionId) -> Result<Option<Lookup>, Problem> {
+        self.engine.store().transaction(id).await.map_err(|e| unreadable(&e))
+    }
+
+    /// Reads a transaction once it is as `enough` wants it, at the end of `bound`, or at once
+    /// when the process is to end.
+    pub(crate) async fn read_when(
+        &self,
+        id: TransactionId,
+        bound: Duration,
+        enough: impl Fn(&Lookup) -> bool + Send,
+    ) -> Result<Option<Lookup>, Problem> {
+        tokio::select! {
+            biased;
+            read = self.engine.await_transaction(id, bound, enough) => read.map_err(|e| unreadable(&e)),
+            () = self.drain.cancelled() => self.read(id).await,
+        }
+    }
+}
+
+/// What a failed read is to a caller.
+pub(crate) fn unreadable(error: &ReadError) -> Problem {
+    match error {
+        ReadError::Unavailable(_) => Problem::StoreUnavailable,
+        ReadError::Corrupt { what, source } => {
+            tracing::error!(what, error = %source, "stored bytes cannot be read");
+            Problem::Internal
+        }
+    }
+}
+
+/// A 200 with a JSON body.
+pub(crate) fn ok_json(body: &impl serde::Serialize) -> Result<HttpResponse, Problem> {
+    let bytes = serde_json::to_vec(body).map_err(|_| Problem::Internal)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(bytes))
+}

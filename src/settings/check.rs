@@ -1,0 +1,125 @@
+//! What no single value shows: settings that contradict each other.
+
+use std::collections::BTreeMap;
+
+use super::fault::{Fault, nearest};
+use super::{Key, KeyRole, Settings, Warehouse};
+
+/// Adds what contradicts itself to `faults`; `source` tells where the value at a path was set.
+pub(super) fn check(
+    settings: &Settings,
+    source: impl Fn(&[&str]) -> Option<String>,
+    faults: &mut Vec<Fault>,
+) {
+    let mut fault = |path: &[&str], detail: String, hint: Option<String>| {
+        faults.push(Fault { key: path.join("."), source: source(path), detail, hint });
+    };
+    warehouses(&settings.warehouses, &mut fault);
+    keys(settings, &mut fault);
+    let address = settings.http.listen;
+    if settings.keys.is_empty() && !address.ip().is_loopback() {
+        let detail = format!("found {address}, expected a loopback address while no key is configured");
+        let hint = "everybody who reaches the port would be an operator; make a key with `wavegate key new`";
+        fault(&["http", "listen"], detail, Some(hint.into()));
+    }
+}
+
+fn warehouses(all: &[Warehouse], fault: &mut impl FnMut(&[&str], String, Option<String>)) {
+    if all.is_empty() {
+        fault(&["warehouses"], "found no warehouse, expected one at least".into(), None);
+    }
+    let (mut codes, mut partitions) = (BTreeMap::new(), BTreeMap::new());
+    for (i, warehouse) in all.iter().enumerate() {
+        let index = i.to_string();
+        if let Some(first) = codes.insert(&warehouse.code, i) {
+            let detail = format!("found {:?}, which warehouses.{first} has as well", warehouse.code);
+            fault(&["warehouses", &index, "code"], detail, None);
+        }
+        if let Some(first) = partitions.insert(warehouse.partition, i) {
+            let detail = format!("found {}, which warehouses.{first} has as well", warehouse.partition);
+            fault(&["warehouses", &index, "partition"], detail, None);
+        }
+        services(warehouse, &index, fault);
+    }
+}
+
+fn services(warehouse: &Warehouse, index: &str, fault: &mut impl FnMut(&[&str], String, Option<String>)) {
+    let known = &warehouse.services;
+    let blank = |s: &String| s.is_empty() || s.len() > 64 || s.chars().any(char::is_control);
+    if known.is_empty() || known.iter().any(blank) {
+        let detail = "expected one service at least, each of 1 to 64 characters".to_owned();
+        fault(&["warehouses", index, "services"], detail, None);
+    }
+    if let Some(twice) = known.iter().enumerate().find(|(i, s)| known[..*i].contains(s)).map(|(_, s)| s) {
+        fault(&["warehouses", index, "services"], format!("names {twice:?} twice"), None);
+    }
+    let cut_offs = warehouse.cut_offs.keys().map(|service| ("cut_offs", service));
+    let carriers = warehouse.carriers.keys().map(|service| ("carriers", service));
+    for (table, service) in cut_offs.chain(carriers) {
+        if !known.contains(service) {
+            let near = nearest(service, known.iter().map(String::as_str));
+            let hint = match near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("its services: {}", known.join(", ")),
+            };
+            let detail = format!("{} has no such service", warehouse.code);
+            fault(&["warehouses", index, table, service], detail, Some(hint));
+        }
+    }
+    for (service, carrier) in &warehouse.carriers {
+        if blank(carrier) {
+            let detail = "expected a carrier of 1 to 64 characters".to_owned();
+            fault(&["warehouses", index, "carriers", service], detail, None);
+        }
+    }
+}
+
+fn keys(settings: &Settings, fault: &mut impl FnMut(&[&str], String, Option<String>)) {
+    let mut digests = BTreeMap::new();
+    for (i, key) in settings.keys.iter().enumerate() {
+        let index = i.to_string();
+        if let Some(first) = digests.insert(key.sha256, i) {
+            let detail = format!("is the digest of keys.{first} as well");
+            fault(
+                &["keys", &index, "sha256"],
+                detail,
+                Some("make another key with `wavegate key new`".into()),
+            );
+        }
+        key_names(key, &index, settings, fault);
+    }
+}
+
+fn key_names(
+    key: &Key,
+    index: &str,
+    all: &Settings,
+    fault: &mut impl FnMut(&[&str], String, Option<String>),
+) {
+    let (wants_client, wants_warehouses) = match key.role {
+        KeyRole::Client => (true, false),
+        KeyRole::Wms => (false, true),
+        KeyRole::Operator => (false, false),
+    };
+    match (&key.client, wants_client) {
+        (None, true) => fault(&["keys", index], "a key of role \"client\" needs `client`".into(), None),
+        (Some(_), false) => {
+            fault(&["keys", index, "client"], "only a key of role \"client\" has one".into(), None);
+        }
+        (Some(_), true) | (None, false) => {}
+    }
+    match (key.warehouses.is_empty(), wants_warehouses) {
+        (true, true) => fault(&["keys", index], "a key of role \"wms\" needs `warehouses`".into(), None),
+        (false, false) => {
+            fault(&["keys", index, "warehouses"], "only a key of role \"wms\" has them".into(), None);
+        }
+        (true, false) | (false, true) => {}
+    }
+    for (n, code) in key.warehouses.iter().enumerate() {
+        if !all.warehouses.iter().any(|w| w.code == *code) {
+            let codes: Vec<&str> = all.warehouses.iter().map(|w| w.code.as_str()).collect();
+            let detail = format!("found {code:?}, expected one of {}", codes.join(", "));
+            fault(&["keys", index, "warehouses", &n.to_string()], detail, None);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Builds the running process from the settings: store, engine, HTTP, in this order; the only
+//! place that knows all three.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use wavegate_engine::domain::ids::PartitionId;
+use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
+use wavegate_engine::ports::clock::SystemClock;
+use wavegate_engine::ports::entropy::SystemEntropy;
+use wavegate_engine::ports::fate::ProcessFate;
+use wavegate_engine::ports::faults::Faults;
+use wavegate_engine::ports::store::{Durability, RegisterError, SharedStore};
+use wavegate_engine::ports::wms::{Sink, Wms};
+use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
+use wavegate_engine::wms::simulated::{self, Simulated};
+
+use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse};
+use wavegate::http::{self, HttpOptions, KeyConfig, Role};
+
+/// The client that every caller is while no key is configured.
+const LOCAL_CLIENT: &str = "local";
+/// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
+const BATCH_BODY_MAX: u64 = 10 << 20;
+
+/// A start that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A warehouse's orders and stock live in its partition.
+    #[error(
+        "warehouse {code} has partition {stored} in the store and {configured} in the configuration; \
+         its orders and stock live there: set it back to {stored}, or give the warehouse a new code"
+    )]
+    PartitionChanged {
+        /// The warehouse.
+        code: String,
+        /// In the store.
+        stored: u16,
+        /// In the configuration.
+        configured: u16,
+    },
+    /// Another process has the store.
+    #[error(
+        "the store in {} is held by another process; stop that one, or choose another directory \
+         with --set store.embedded.data_dir=DIR", .0.display()
+    )]
+    StoreHeld(PathBuf),
+    /// The store cannot be opened or read.
+    #[error("the store in {} cannot be used; check that the directory is this version's, writable, and its disk healthy", .dir.display())]
+    Store {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The port is taken, or not ours to take.
+    #[error(
+        "cannot listen on {address}; choose another with --set http.listen=ADDR:PORT (port 0 takes a free one)"
+    )]
+    Bind {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Threads, signals, the HTTP server.
+    #[error("the server cannot start")]
+    System(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// The process's exit code, as the contract numbers them.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Error::PartitionChanged { .. } => 2,
+            Error::StoreHeld(_) | Error::Store { .. } => 3,
+            Error::Bind { .. } | Error::System(_) => 1,
+        }
+    }
+}
+
+/// What runs, and the handles that stop it.
+pub(crate) struct Running {
+    /// Where it accepts connections.
+    pub(crate) address: SocketAddr,
+    /// What a 202 survives.
+    pub(crate) durability: Durability,
+    /// The engine.
+    pub(crate) engine: Handle,
+    /// Resolves when the HTTP server has ended.
+    pub(crate) http: JoinHandle<io::Result<()>>,
+    /// Stops the HTTP server.
+    pub(crate) http_handle: ServerHandle,
+    /// Cancelled when no new work is taken.
+    pub(crate) drain: CancellationToken,
+    /// From the signal to the end.
+    pub(crate) grace: Duration,
+}
+
+/// Starts everything; when it returns, connections are accepted.
+///
+/// # Errors
+/// What could not be started, with what to do about it. Nothing keeps running then but threads
+/// that end with the process.
+pub(crate) async fn start(settings: &Settings, faults: Arc<dyn Faults>) -> Result<Running, Error> {
+    // Bound first, so that a taken port costs no recovery; requests wait in the backlog until
+    // the server takes them.
+    let address = settings.http.listen;
+    let bind = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+
+    let store = open_store(settings)?;
+    let durability = store.durability();
+    let engine = Engine::start(options(settings, store, faults)).await.map_err(|e| refused(settings, e))?;
+    let drain = CancellationToken::new();
+    let server = http::start(engine.clone(), http_options(settings, drain.clone()), listener)
+        .map_err(|e| Error::System(Box::new(e)))?;
+    let http_handle = server.handle();
+    let http = actix_rt::spawn(server);
+    Ok(Running { address, durability, engine, http, http_handle, drain, grace: settings.shutdown.grace })
+}
+
+/// Opens the store of the settings; used by `serve`, `demo` and the `store` sub-commands.
+pub(crate) fn open_store(settings: &Settings) -> Result<SharedStore, Error> {
+    match settings.store.backend {
+        Backend::Embedded => {
+            let embedded = &settings.store.embedded;
+            EmbeddedStore::open(&embedded.data_dir, embedded.size_max.as_u64(), Arc::new(ProcessFate))
+                .map(|store| -> SharedStore { Arc::new(store) })
+                .map_err(|e| unopened(e, &embedded.data_dir))
+        }
+    }
+}
+
+fn unopened(error: OpenError, dir: &Path) -> Error {
+    match error {
+        OpenError::Held { dir } => Error::StoreHeld(dir),
+        other @ (OpenError::Unreadable { .. } | OpenError::WrongFormat { .. }) => {
+            Error::Store { dir: dir.to_owned(), source: Box::new(other) }
+        }
+    }
+}
+
+fn refused(settings: &Settings, error: RegisterError) -> Error {
+    match error {
+        RegisterError::PartitionChanged { code, stored, configured } => {
+            Error::PartitionChanged { code, stored, configured }
+        }
+        other @ (RegisterError::Read(_) | RegisterError::Commit(_)) => {
+            Error::Store { dir: settings.store.embedded.data_dir.clone(), source: Box::new(other) }
+        }
+    }
+}
+
+/// The one place that turns settings into the engine's options.
+fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> Options {
+    Options {
+        store,
+        warehouses: settings.warehouses.iter().map(warehouse).collect(),
+        rules: Rules {
+            backorder_max_wait: settings.backorder.max_wait,
+            manifest_close_every: settings.manifests.close_every,
+            manifest_cartons_max: settings.manifests.cartons_max,
+            sscc_prefix: settings.manifests.sscc_prefix,
+            retention: settings.transactions.retention,
+            waiters_max: settings.limits.waiters_max,
+        },
+        clients: clients(&settings.keys),
+        threads: Threads::Arbiters(settings.engine.threads),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        faults,
+        wms: wms(settings),
+    }
+}
+
+fn warehouse(w: &Warehouse) -> WarehouseOptions {
+    WarehouseOptions {
+        code: w.code.clone(),
+        partition: PartitionId(w.partition),
+        timezone: w.timezone,
+        backlog_max: w.backlog_max,
+        services: w.services.clone(),
+        cut_offs: w.cut_offs.clone(),
+        carriers: w.carriers.clone(),
+        credits: w.wms.credits,
+        wave_max: w.wms.wave_max,
+    }
+}
+
+/// Builds the simulated WMS of each warehouse; the engine asks for it by the warehouse's options.
+fn wms(settings: &Settings) -> Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>> {
+    let simulations: BTreeMap<PartitionId, simulated::Settings> =
+        settings.warehouses.iter().map(|w| (PartitionId(w.partition), simulation(w))).collect();
+    Box::new(move |w, sink| {
+        // Every warehouse of the engine's options comes from the same settings.
+        let settings = simulations[&w.partition].clone();
+        Arc::new(Simulated::new(w.partition, settings, Arc::new(SystemClock), sink))
+    })
+}
+
+fn simulation(w: &Warehouse) -> simulated::Settings {
+    simulated::Settings {
+        pick: w.wms.pick,
+        pack: w.wms.pack,
+        depart: w.wms.depart,
+        short_pick_rate: w.wms.short_pick_rate,
+        reject_rate: w.wms.reject_rate,
+        silent_rate: w.wms.silent_rate,
+        // Repeats are for the tests: a user would only see the same states twice in a log.
+        repeat_rate: 0.0,
+        // The same after every restart: what is to happen to a release must not change.
+        seed: u64::from(w.partition),
+    }
+}
+
+/// Every client that a key names, once; without keys the one that all callers are.
+fn clients(keys: &[Key]) -> Vec<String> {
+    let mut clients: Vec<String> = keys.iter().filter_map(|key| key.client.clone()).collect();
+    if keys.is_empty() {
+        clients.push(LOCAL_CLIENT.into());
+    }
+    clients.sort();
+    clients.dedup();
+    clients
+}
+
+fn http_options(settings: &Settings, drain: CancellationToken) -> HttpOptions {
+    let body_max = settings.limits.body_max.as_u64();
+    let bytes = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    HttpOptions {
+        keys: settings.keys.iter().map(key).collect(),
+        body_max: bytes(body_max),
+        batch_body_max: bytes(body_max.max(BATCH_BODY_MAX)),
+        client_rate: NonZeroU32::new(settings.limits.client_rate),
+        drain,
+        // With keys a caller proves who it is; without, only that it stands on this machine.
+        loopback_only: settings.keys.is_empty(),
+    }
+}
+
+fn key(key: &Key) -> KeyConfig {
+    let role = match key.role {
+        KeyRole::Client => Role::Client { client: key.client.clone().unwrap_or_default() },
+        KeyRole::Wms => Role::Wms { warehouses: key.warehouses.clone() },
+        KeyRole::Operator => Role::Operator,
+    };
+    KeyConfig { role, sha256: key.sha256 }
+}

@@ -1,0 +1,4 @@
+//! Black-box tests: the real binary, over its command line and over HTTP.
+
+mod cli;
+mod server;

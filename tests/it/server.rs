@@ -1,0 +1,186 @@
+//! Runs the real binary for a test: a directory of its own, a free port, a bounded wait for the
+//! first line, and a kill when the test is over. It must never reach into the program's insides.
+#![allow(dead_code)] // Each test module uses its own part of the harness.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Once, mpsc};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The longest a start may take on a busy machine before the test says that it hangs.
+const START_MAX: Duration = Duration::from_secs(60);
+/// The longest an ordered stop may take: the default `shutdown.grace` and some.
+const STOP_MAX: Duration = Duration::from_secs(40);
+
+/// A running server and the directory that outlives its restarts.
+pub(crate) struct TestServer {
+    child: Child,
+    /// `http://ADDR:PORT`, as the first line of standard output says.
+    pub(crate) url: String,
+    dir: Arc<TempDir>,
+    sets: Vec<String>,
+    starts: usize,
+}
+
+impl TestServer {
+    /// Starts a server with the default configuration on a free port and an empty directory.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with further `--set` options.
+    pub(crate) fn start_with(sets: &[&str]) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("a temporary directory"));
+        Self::start_in(dir, sets)
+    }
+
+    /// Starts a server on the directory of another that was stopped or killed.
+    pub(crate) fn start_in(dir: Arc<TempDir>, sets: &[&str]) -> Self {
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        let (child, url) = spawn(dir.path(), &sets, 0);
+        TestServer { child, url, dir, sets, starts: 1 }
+    }
+
+    /// The address of a path on this server.
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The directory that holds `data` and the logs.
+    pub(crate) fn dir(&self) -> Arc<TempDir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// The store's directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The process's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the running process has written to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(log_path(self.dir.path(), self.starts - 1)).unwrap_or_default()
+    }
+
+    /// Kills the process without warning (SIGKILL) and waits for its end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().expect("the end of a killed process");
+    }
+
+    /// Sends SIGTERM without waiting.
+    pub(crate) fn signal_term(&self) {
+        let status = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid())).status();
+        assert!(status.expect("a shell").success(), "SIGTERM was not sent");
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn term(&mut self) -> ExitStatus {
+        self.signal_term();
+        wait_bounded(&mut self.child, STOP_MAX)
+    }
+
+    /// Waits for the end, at most `bound`.
+    pub(crate) fn wait(&mut self, bound: Duration) -> ExitStatus {
+        wait_bounded(&mut self.child, bound)
+    }
+
+    /// Starts a killed or stopped server again on the same directory; the port is a new one.
+    pub(crate) fn restart(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            self.kill();
+        }
+        let (child, url) = spawn(self.dir.path(), &self.sets, self.starts);
+        (self.child, self.url) = (child, url);
+        self.starts += 1;
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            eprintln!("--- the server's standard error:\n{}", self.log());
+        }
+    }
+}
+
+/// The binary under test without the settings of the environment that runs the tests.
+pub(crate) fn wavegate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wavegate"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WAVEGATE__") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// An HTTP client with a bound on each call.
+pub(crate) fn client() -> reqwest::Client {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        rustls::crypto::ring::default_provider().install_default().ok();
+    });
+    reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("an HTTP client")
+}
+
+/// Waits for the end of a process; kills it and fails when it takes longer than `bound`.
+pub(crate) fn wait_bounded(child: &mut Child, bound: Duration) -> ExitStatus {
+    let until = Instant::now() + bound;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child's state") {
+            return status;
+        }
+        if Instant::now() > until {
+            child.kill().ok();
+            child.wait().ok();
+            panic!("the process did not end within {bound:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn log_path(dir: &Path, start: usize) -> PathBuf {
+    dir.join(format!("stderr-{start}.log"))
+}
+
+fn spawn(dir: &Path, sets: &[String], start: usize) -> (Child, String) {
+    let log = File::create(log_path(dir, start)).expect("a log file");
+    let mut command = wavegate();
+    command.current_dir(dir).arg("serve").args(["--set", "http.listen=127.0.0.1:0"]);
+    for set in sets {
+        command.args(["--set", set]);
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the binary starts");
+    let stdout = child.stdout.take().expect("its standard output");
+    let (send, first) = mpsc::channel();
+    // Reads on until the end, so that the server never waits for a reader of its output.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            send.send(line).ok();
+        }
+    });
+    match first.recv_timeout(START_MAX) {
+        Ok(line) => {
+            let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {line:?}"));
+            (child, url.to_owned())
+        }
+        Err(_) => {
+            child.kill().ok();
+            child.wait().ok();
+            let log = fs::read_to_string(log_path(dir, start)).unwrap_or_default();
+            panic!("the server did not start within {START_MAX:?}; its standard error:\n{log}");
+        }
+    }
+}
