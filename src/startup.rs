@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
 use wavegate_engine::ports::clock::SystemClock;
-use wavegate_engine::ports::entropy::{Entropy, SystemEntropy};
+use wavegate_engine::ports::entropy::SystemEntropy;
 use wavegate_engine::ports::fate::ProcessFate;
 use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, RegisterError, SharedStore};
@@ -219,7 +219,8 @@ fn simulation(w: &Warehouse) -> simulated::Settings {
         silent_rate: w.wms.silent_rate,
         // Repeats are for the tests: a user would only see the same states twice in a log.
         repeat_rate: 0.0,
-        seed: SystemEntropy.next(),
+        // The same after every restart: what is to happen to a release must not change.
+        seed: u64::from(w.partition),
     }
 }
 

@@ -360,6 +360,7 @@ fn presented(book: &Book) -> Vec<Presented> {
             release: ReleaseId { order, n: r.n },
             released_at: r.at,
             lines: r.lines.iter().map(|l| (l.line, l.asked - l.returned)).filter(|(_, q)| *q > 0).collect(),
+            missing: r.lines.iter().map(|l| (l.line, l.missing())).filter(|(_, q)| *q > 0).collect(),
         })
         .collect()
 }
