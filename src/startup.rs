@@ -198,8 +198,11 @@ fn warehouse(w: &Warehouse) -> WarehouseOptions {
     }
 }
 
+/// What the engine builds a warehouse's WMS with.
+type BuildWms = Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>>;
+
 /// Builds the simulated WMS of each warehouse; the engine asks for it by the warehouse's options.
-fn wms(settings: &Settings) -> Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>> {
+fn wms(settings: &Settings) -> BuildWms {
     let simulations: BTreeMap<PartitionId, simulated::Settings> =
         settings.warehouses.iter().map(|w| (PartitionId(w.partition), simulation(w))).collect();
     Box::new(move |w, sink| {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use wavegate_engine::store::EmbeddedStore;
+use wavegate_engine::store::check::check;
 use wavegate_engine::store::embedded::BackupError;
 
 use super::{Failure, SettingsArgs, print, with_causes};
@@ -20,12 +21,6 @@ pub(super) enum Store {
         /// An empty directory, or one to be made
         dir: PathBuf,
     },
-}
-
-/// A stand-in until `wavegate_engine::store::check` lands.
-#[expect(clippy::unused_async, reason = "the real one reads")]
-async fn check(_: &dyn wavegate_engine::ports::store::Store) -> Vec<String> {
-    Vec::new()
 }
 
 /// Runs one.

@@ -202,3 +202,57 @@ fn a_store_that_is_not_there_is_not_made_by_checking_it() {
     assert_eq!(output.status.code(), Some(3));
     assert!(!dir.path().join("data").exists());
 }
+
+#[test]
+fn submit_sends_takes_replays_and_names_what_was_refused() {
+    let server = TestServer::start();
+    let order = |reference: &str| {
+        format!(
+            "{{\"reference\":\"{reference}\",\"warehouse\":\"ATL1\",\"service_level\":\"ground\",\"ship_to\":\
+             {{\"name\":\"A\",\"lines\":[\"1 Main St\"],\"city\":\"Atlanta\",\"country\":\"US\"}},\
+             \"lines\":[{{\"line\":1,\"sku\":\"X\",\"quantity\":1}}]}}"
+        )
+    };
+    let dir = server.dir();
+    std::fs::write(dir.path().join("good.json"), format!("[{},\n{}]", order("A-1"), order("A-2"))).unwrap();
+    let url = server.url.clone();
+    for _ in 0..2 {
+        let output = run(dir.path(), &["submit", "good.json", "--url", &url]);
+        assert_eq!(output.status.code(), Some(0), "{}{}", out(&output), err(&output));
+        assert!(out(&output).starts_with("2 orders: "), "{}", out(&output));
+    }
+    let mixed = format!("{}\n{{\"reference\":\"B-1\"}}\nnonsense\n{}\n", order("A-3"), order("A-4"));
+    std::fs::write(dir.path().join("mixed.ndjson"), mixed).unwrap();
+    let output = run(dir.path(), &["submit", "mixed.ndjson", "--url", &url]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = out(&output);
+    for part in
+        ["line 2 \"B-1\": validation_failed", "/service_level", "line 3: not JSON", "4 orders: ", "2 refused"]
+    {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+}
+
+#[test]
+fn a_backup_of_a_live_store_is_a_data_directory() {
+    let server = TestServer::start();
+    let copy = run(server.dir().path(), &["store", "backup", "copy"]);
+    assert_eq!(copy.status.code(), Some(0), "{}", err(&copy));
+    let check = run(server.dir().path(), &["store", "check", "--set", "store.embedded.data_dir=copy"]);
+    assert_eq!(check.status.code(), Some(0), "{}", err(&check));
+    let again = run(server.dir().path(), &["store", "backup", "copy"]);
+    assert_eq!(again.status.code(), Some(1), "a backup overwrites nothing");
+    let none = run(server.dir().path(), &["store", "backup", "x", "--set", "store.embedded.data_dir=none"]);
+    assert_eq!(none.status.code(), Some(3), "{}", err(&none));
+}
+
+#[test]
+fn the_demo_ships_everything_although_a_pipeline_crashes() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["demo", "--orders", "200", "--seed", "3", "--crash", "--exit"]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", err(&output));
+    assert!(text.starts_with("listening on http://127.0.0.1:"), "{text}");
+    assert!(text.lines().last().unwrap_or("").starts_with("200 accepted, 200 shipped, 0 lost in "), "{text}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left where it was started");
+}

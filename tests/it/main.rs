@@ -1,4 +1,5 @@
 //! Black-box tests: the real binary, over its command line and over HTTP.
 
 mod cli;
+mod northwind;
 mod server;
