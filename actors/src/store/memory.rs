@@ -179,3 +179,47 @@ impl WriteRows for Staged<'_> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::store::{Lane, SharedStore, Store, TurnCommit, Verdict};
+    use crate::store::contract::{HERE, accept, commit, id, order, receipt, take};
+
+    #[tokio::test]
+    async fn lanes_close_one_after_another_and_replays_pass() {
+        let memory = MemoryStore::new();
+        let store: SharedStore = Arc::new(memory.clone());
+        accept(&store, vec![order(1, "r1", 1)]).await;
+        memory.set_room(Room::Stock);
+        let verdicts = accept(&store, vec![order(2, "r2", 1), receipt(3, "m3", 1), order(4, "r1", 1)]).await;
+        assert_eq!(verdicts, [Verdict::StoreFull, Verdict::New, Verdict::Replay(id(1))]);
+        memory.set_room(Room::Control);
+        assert_eq!(accept(&store, vec![receipt(5, "m5", 1)]).await, [Verdict::StoreFull]);
+        let fence = take(&store, 1).await;
+        commit(&store, fence, TurnCommit::default()).await.unwrap();
+        memory.set_room(Room::Nothing);
+        assert!(matches!(commit(&store, fence, TurnCommit::default()).await, Err(CommitError::Full)));
+        assert!(matches!(store.append_reports(HERE, vec![]).await, Err(CommitError::Full)));
+        assert!(!Store::is_writable(&memory));
+    }
+
+    #[tokio::test]
+    async fn a_broken_invariant_panics_and_leaves_no_trace() {
+        let store: SharedStore = Arc::new(MemoryStore::new());
+        accept(&store, vec![order(1, "r1", 1)]).await;
+        let fence = take(&store, 1).await;
+        let taken = vec![(Lane::Work, 1), (Lane::Work, 2)];
+        let turn = TurnCommit { taken, opened: vec![id(1)], ..TurnCommit::default() };
+        let shared = Arc::clone(&store);
+        let died = tokio::spawn(async move { commit(&shared, fence, turn).await }).await;
+        assert!(died.is_err_and(|e| e.is_panic()));
+        assert!(store.load(fence).await.unwrap().open.is_empty());
+        // The first entry, taken before the panic, is there and counted again.
+        let limits = crate::ports::store::GatherLimits { control: 9, stock: 9, work: 9 };
+        let gathered = store.gather(fence, limits).await.unwrap();
+        assert_eq!((gathered.entries.len(), gathered.backlog), (1, 1));
+        let taken = vec![(Lane::Work, 1)];
+        commit(&store, fence, TurnCommit { taken, ..TurnCommit::default() }).await.unwrap();
+    }
+}

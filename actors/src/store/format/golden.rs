@@ -10,12 +10,15 @@ use super::*;
 use crate::domain::command::{
     Allocation, CancellationCommand, Change, ManifestCommand, MoveCommand, OrderCommand, OrderLine, Priority,
 };
-use crate::domain::confirmation::{PackedCarton, ReleaseReport, Report};
+use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::fact::{
     Accepted, CancelCause, CancellationFact, Carton, ExceptionCode, Fact, FailedCause, LineUnits,
     ManifestFact, MissingCause, MoveFact, OrderFact, Recorded, RefusedCause, Units,
 };
-use crate::domain::ids::{PartitionId, TraceContext};
+use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
+use crate::domain::sscc::Sscc;
+use crate::domain::stock::Position;
+use crate::ports::store::{DeadKind, DeadLetter, ManifestCarton};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
 
