@@ -57,7 +57,7 @@ impl Turn<'_> {
     }
 
     fn wave_answered(&mut self, wave: WaveId, answer: WaveAnswer) {
-        let Some(releases) = self.book.waves.remove(&wave) else { return };
+        let Some(releases) = self.book.wave_answered(wave) else { return };
         self.writes.answered.push(wave);
         match answer {
             WaveAnswer::Decided(results) => {
@@ -85,7 +85,7 @@ impl Turn<'_> {
         let (left, right) = releases.split_at(releases.len() / 2);
         for half in [left, right] {
             let id = self.site.node.new_id(self.site.partition());
-            self.book.waves.insert(id, half.to_vec());
+            self.book.wave_out(id, half.to_vec());
             self.writes.waves.push(StoredWave { id, releases: half.to_vec() });
         }
     }
