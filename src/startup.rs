@@ -25,10 +25,8 @@ use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
 use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse};
-use wavegate::http::{self, HttpOptions, KeyConfig, Role};
+use wavegate::http::{self, HttpOptions, KeyConfig, LOCAL_CLIENT, Role};
 
-/// The client that every caller is while no key is configured.
-const LOCAL_CLIENT: &str = "local";
 /// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
 const BATCH_BODY_MAX: u64 = 10 << 20;
 
