@@ -1,4 +1,10 @@
 //! Black-box tests: the real binary, over its command line and over HTTP.
 
+mod access;
+mod bad_input;
+mod batch;
 mod cli;
+mod door;
+mod idempotency;
+mod reading;
 mod server;
