@@ -44,7 +44,9 @@ async fn keep_posting(books: Arc<Acknowledged>) {
         books.note(format!("order k{n}"), id.clone());
         if n % 7 == 0 {
             let path = format!("/v1/orders/{id}/cancel");
-            let Some(id) = until_answered(&client, &books, &path, &serde_json::json!({})).await else { return };
+            let Some(id) = until_answered(&client, &books, &path, &serde_json::json!({})).await else {
+                return;
+            };
             books.note(format!("cancellation of k{n}"), id);
         }
     }
@@ -114,7 +116,8 @@ async fn a_process_killed_at_random_moments_loses_nothing_it_acknowledged() {
         let document = status_when(&http, &server.url, id, |d| d["done"] == true).await;
         assert!(document["state"] != "failed", "{name}: {document}");
         if document["state"] == "shipped" {
-            let units: u64 = document["lines"].as_array().unwrap().iter().map(|l| l["shipped"].as_u64().unwrap()).sum();
+            let units: u64 =
+                document["lines"].as_array().unwrap().iter().map(|l| l["shipped"].as_u64().unwrap()).sum();
             *shipped.entry(document["warehouse"].as_str().unwrap().to_owned()).or_insert(0) += units;
         }
     }
@@ -127,7 +130,12 @@ async fn a_process_killed_at_random_moments_loses_nothing_it_acknowledged() {
     }
     assert!(server.term().success());
     let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
-    assert!(check.status.success(), "{}{}", String::from_utf8_lossy(&check.stdout), String::from_utf8_lossy(&check.stderr));
+    assert!(
+        check.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&check.stdout),
+        String::from_utf8_lossy(&check.stderr)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

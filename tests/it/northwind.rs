@@ -24,7 +24,8 @@ fn submit(server: &TestServer, file: &Path, more: &[&str]) -> String {
     let mut command = wavegate();
     command.arg("submit").arg(file).args(["--url", &server.url]).args(more);
     let output = command.output().expect("the binary runs");
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     text
 }
@@ -124,7 +125,8 @@ async fn real_orders_submitted_in_bulk_end_as_their_facts_demand() {
     for (code, received) in WAREHOUSES {
         let here = |(c, _): &(&(String, String), _)| c.0 == code;
         let on_hand: u64 = stock.iter().filter(|(k, _)| k.0 == code).map(|(_, s)| number(s, "on_hand")).sum();
-        let reserved: u64 = stock.iter().filter(|(k, _)| k.0 == code).map(|(_, s)| number(s, "reserved")).sum();
+        let reserved: u64 =
+            stock.iter().filter(|(k, _)| k.0 == code).map(|(_, s)| number(s, "reserved")).sum();
         let out: u64 = gone.iter().filter(here).map(|(_, q)| q).sum();
         assert_eq!((on_hand + out, reserved), (received, 0), "{code}");
     }
@@ -132,8 +134,11 @@ async fn real_orders_submitted_in_bulk_end_as_their_facts_demand() {
     let before: Vec<_> = orders.iter().map(|o| (o["transaction_id"].clone(), o["version"].clone())).collect();
     submit(&server, &data.join("stock.ndjson"), &["--moves"]);
     submit(&server, &data.join("orders.ndjson"), &[]);
-    let again: Vec<_> =
-        at_rest(&http, &server).await.iter().map(|o| (o["transaction_id"].clone(), o["version"].clone())).collect();
+    let again: Vec<_> = at_rest(&http, &server)
+        .await
+        .iter()
+        .map(|o| (o["transaction_id"].clone(), o["version"].clone()))
+        .collect();
     assert_eq!(before, again);
     assert!(server.term().success());
     let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
@@ -160,7 +165,8 @@ async fn real_orders_one_at_a_time_fill_exactly_as_counted_by_hand() {
     }
     let orders = at_rest(&http, &server).await;
     let of = |wanted: &dyn Fn(&Value) -> bool| orders.iter().filter(|o| wanted(o)).count();
-    let ordered = |o: &Value| -> u64 { o["lines"].as_array().unwrap().iter().map(|l| number(l, "ordered")).sum() };
+    let ordered =
+        |o: &Value| -> u64 { o["lines"].as_array().unwrap().iter().map(|l| number(l, "ordered")).sum() };
     let filled = of(&|o| shipped(o) == ordered(o));
     let part = of(&|o| shipped(o) > 0 && shipped(o) < ordered(o));
     let waiting = of(&|o| o["state"] == "backordered" && shipped(o) == 0);
