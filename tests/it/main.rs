@@ -1,5 +1,13 @@
 //! Black-box tests: the real binary, over its command line and over HTTP.
 
+mod access;
+mod bad_input;
+mod batch;
 mod cli;
+mod door;
+mod idempotency;
+mod killed;
 mod northwind;
+mod reading;
 mod server;
+mod shop;

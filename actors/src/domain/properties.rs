@@ -303,6 +303,22 @@ proptest! {
 }
 
 #[test]
+fn an_order_that_ends_while_the_wms_is_asked_settles_its_request_and_gets_no_late_fact() {
+    let mut shop = Shop::default();
+    shop.act(Input::Receive { sku: 0, quantity: 1 });
+    shop.order(Allocation::FillOrKill, &[(0, 1)], 5);
+    shop.act(Input::Release { order: 0 });
+    shop.act(Input::Cancel { order: 0, lines: None });
+    let damaged = ReleaseReport::Damaged(LineUnits::from_slice(&[(1, 1)]));
+    let before = shop.orders[0].2.len();
+    shop.report(0, 1, &damaged, false);
+    let (_, order, history) = &shop.orders[0];
+    assert!(order.is_done());
+    assert_eq!(order.settled_requests(&history[before..]).len(), 1, "the request is decided with the end");
+    assert!(order.cancel_answered(1, false).is_empty() && order.cancel_answered(1, true).is_empty());
+}
+
+#[test]
 fn freed_stock_goes_to_the_first_in_rank_that_can_use_it() {
     let mut shop = Shop::default();
     // Three wait for one SKU: late but urgent, early and big, early and small.

@@ -227,6 +227,15 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.cartons(manifest))
     }
 
+    fn dead_letters(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
+        self.read(move |w| w.disk.dead_letters(partition, after, limit))
+    }
+
     fn feed(
         &self,
         client: ClientNo,
