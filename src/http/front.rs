@@ -15,20 +15,28 @@ use wavegate_engine::domain::ids::CorrelationId;
 use super::call::{self, CORRELATION_HEADER, Call, Correlation};
 use super::problem::Problem;
 use super::state::State;
+use super::unread::Unread;
 
 /// The outermost layer.
 ///
 /// Problems are written here and nowhere else, so that no failure, of an extractor or of the
 /// framework either, reaches a client as anything but a problem document.
 pub(crate) async fn front<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<BoxBody, B>>, Error> {
     let correlation = call::correlation(request.headers());
     let path = request.path().to_owned();
     request.extensions_mut().insert(Correlation(correlation.clone()));
+    let unread = Unread::watch(&mut request);
     match next.call(request).await {
-        Ok(response) => Ok(finish(response, &path, &correlation)),
+        Ok(response) => {
+            let response = finish(response, &path, &correlation);
+            Ok(match unread.filter(Unread::is_left) {
+                Some(unread) => response.map_body(|_, body| EitherBody::left(unread.behind(body))),
+                None => response,
+            })
+        }
         Err(error) => {
             let problem = problem_of(&error);
             let mut response = problem.respond(&path, &correlation);

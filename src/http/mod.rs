@@ -19,6 +19,7 @@ mod problem;
 mod query;
 mod state;
 mod status;
+mod unread;
 mod warehouses;
 
 use std::io;

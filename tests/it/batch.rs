@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::door::{Answer, order, post, post_text, request, send};
+use crate::door::{Answer, order, post, post_text, receive, request, send, until};
 use crate::server::TestServer;
 
 const PATH: &str = "/v1/orders/batch";
@@ -87,8 +87,12 @@ async fn a_batch_is_refused_as_a_whole_when_nothing_of_it_stands() {
 
 #[actix_rt::test]
 async fn a_full_lane_refuses_orders_with_a_time_to_come_back_but_no_replay_and_no_receipt() {
-    let warehouse = r#"warehouses=[{code="ATL1",partition=1,timezone="UTC",backlog_max=3,services=["ground"],wms={kind="simulated",credits=0}}]"#;
+    let warehouse = r#"warehouses=[{code="ATL1",partition=1,timezone="UTC",backlog_max=3,services=["ground"],wms={kind="simulated",credits=1,pick="1h"}}]"#;
     let server = TestServer::start_with(&[warehouse]);
+    // The only credit is taken for an hour, so what follows stays in the lane.
+    receive(&server, "A", 100).await;
+    let first = post(&server, "/v1/orders", &order("first")).await;
+    until(&server, first.id(), |d| d["state"] == "released").await;
     let answer = post(&server, PATH, &json!(orders(6))).await;
     let statuses: Vec<u64> =
         answer.body["results"].as_array().unwrap().iter().map(|r| r["status"].as_u64().unwrap()).collect();
