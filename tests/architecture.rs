@@ -203,8 +203,7 @@ fn nothing_names_the_seeded_world_but_tests() {
 
 #[test]
 fn time_and_randomness_come_through_ports_in_the_engine() {
-    // LMDB is not simulated, so the identity of a new store may come from anywhere.
-    let exempt = ["actors/src/ports", "actors/src/store/embedded"];
+    let exempt = ["actors/src/ports"];
     let outside = |s: &&Source| !exempt.iter().any(|e| s.is_under(e)) && !is_test(s);
     let mut wrong = Vec::new();
     for source in sources(&["actors/src"]).iter().filter(outside) {

@@ -177,15 +177,6 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.ship_to(id))
     }
 
-    fn dead_letters(
-        &self,
-        partition: PartitionId,
-        after: u64,
-        limit: usize,
-    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
-        self.read(move |w| w.disk.dead_letters(partition, after, limit))
-    }
-
     fn claimed(
         &self,
         client: ClientNo,
