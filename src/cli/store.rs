@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use wavegate_engine::store::EmbeddedStore;
-use wavegate_engine::store::check::check;
 use wavegate_engine::store::embedded::BackupError;
+use wavegate_engine::store::{EmbeddedStore, check};
 
 use super::{Failure, SettingsArgs, print, with_causes};
 use crate::settings::{Backend, Settings};

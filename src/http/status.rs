@@ -177,7 +177,20 @@ pub(crate) fn document<'a>(
         facts: &transaction.facts,
         cartons,
     };
-    status::document(&source, version).ok_or(Problem::VersionNotFound)
+    let mut document = status::document(&source, version).ok_or(Problem::VersionNotFound)?;
+    if version.is_none() {
+        // No part of a version: only the newest has one, and it moves while the version stays.
+        let snapshot = state.engine.snapshot(transaction.id.home());
+        let standing = document.state.0;
+        let now = state.engine.now();
+        let begun = match &transaction.command {
+            Command::Order(order) => order.not_before.is_none_or(|begins| begins <= now),
+            Command::Move(_) | Command::Cancellation(_) | Command::Manifest(_) => false,
+        };
+        let estimate = || pace::estimate(&snapshot, &transaction.facts, standing, now);
+        document.estimate = begun.then(estimate).flatten().map(Into::into);
+    }
+    Ok(document)
 }
 
 #[derive(Serialize)]

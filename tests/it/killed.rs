@@ -42,7 +42,7 @@ async fn keep_posting(books: Arc<Acknowledged>) {
         let body = order(&format!("k{n}"), WAREHOUSES[(n % 3) as usize], "SKU-K", 1 + (n % 3) as u32);
         let Some(id) = until_answered(&client, &books, "/v1/orders", &body).await else { return };
         books.note(format!("order k{n}"), id.clone());
-        if n % 7 == 0 {
+        if n.is_multiple_of(7) {
             let path = format!("/v1/orders/{id}/cancel");
             let Some(id) = until_answered(&client, &books, &path, &serde_json::json!({})).await else {
                 return;

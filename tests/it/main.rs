@@ -1,5 +1,5 @@
 //! Black-box tests: the real binary, over its command line and over HTTP.
-#![allow(clippy::unwrap_used)] // A test that unwraps says where it failed; that is all it has to say.
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
 
 mod access;
 mod bad_input;

@@ -364,11 +364,11 @@ impl<'a> Booking<'a> {
     fn missing_facts(&self, facts: &mut Vec<OrderFact>) {
         let n = self.release.n;
         let mut lost: BTreeMap<LineNo, Quantity> = BTreeMap::new();
-        let booked: [(MissingCause, _, fn(&ReleaseLine) -> Quantity); 2] = [
-            (MissingCause::ShortPick, &self.short, |l| l.short),
-            (MissingCause::Damaged, &self.damaged, |l| l.damaged),
-        ];
-        for (cause, reported, booked) in booked {
+        for cause in [MissingCause::ShortPick, MissingCause::Damaged] {
+            let (reported, booked): (_, fn(&ReleaseLine) -> Quantity) = match cause {
+                MissingCause::ShortPick => (&self.short, |l| l.short),
+                MissingCause::Damaged => (&self.damaged, |l| l.damaged),
+            };
             let new = |l: &ReleaseLine| (l.line, count(reported, l.line) - booked(l));
             let units: LineUnits = self.release.lines.iter().map(new).filter(|(_, q)| *q > 0).collect();
             for &(line, q) in &units {
