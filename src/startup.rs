@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
 use wavegate_engine::ports::clock::SystemClock;
-use wavegate_engine::ports::entropy::{Entropy, SystemEntropy};
+use wavegate_engine::ports::entropy::SystemEntropy;
 use wavegate_engine::ports::fate::ProcessFate;
 use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, RegisterError, SharedStore};
@@ -25,10 +25,8 @@ use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
 use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse};
-use wavegate::http::{self, HttpOptions, KeyConfig, Role};
+use wavegate::http::{self, HttpOptions, KeyConfig, LOCAL_CLIENT, Role};
 
-/// The client that every caller is while no key is configured.
-const LOCAL_CLIENT: &str = "local";
 /// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
 const BATCH_BODY_MAX: u64 = 10 << 20;
 
@@ -221,7 +219,8 @@ fn simulation(w: &Warehouse) -> simulated::Settings {
         silent_rate: w.wms.silent_rate,
         // Repeats are for the tests: a user would only see the same states twice in a log.
         repeat_rate: 0.0,
-        seed: SystemEntropy.next(),
+        // The same after every restart: what is to happen to a release must not change.
+        seed: u64::from(w.partition),
     }
 }
 

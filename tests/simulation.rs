@@ -1,6 +1,7 @@
 //! The whole engine over the seeded world: one seed, one history. `SIM_SEED=n` replays one;
 //! `SIM_SEEDS=n` runs more.
 
+use wavegate_engine::ports::faults::FaultPoint;
 use wavegate_engine::sim::{Outcome, Profile, run};
 
 /// Seeds run by default: a couple of minutes at most on two slow cores.
@@ -56,5 +57,40 @@ fn the_same_seed_replays_to_the_same_trace() {
         let (first, second) = (run(seed, Profile::harsh()), run(seed, Profile::harsh()));
         assert!(!first.trace.is_empty());
         assert_eq!(first.trace, second.trace, "seed {seed}");
+    }
+}
+
+/// How often the tree of a warehouse was begun.
+fn begun(outcome: &Outcome, partition: u16) -> usize {
+    let take = format!("take PartitionId({partition})");
+    outcome.trace.iter().filter(|line| **line == take).count()
+}
+
+#[test]
+fn a_panic_in_any_actor_brings_its_tree_back_and_its_neighbours_do_not_notice() {
+    for point in FaultPoint::ALL {
+        for visit in [1, 2, 7] {
+            let outcome = run(5, Profile { panic_at: Some((point, visit)), ..Profile::calm() });
+            assert_well(5, &outcome);
+            assert!(outcome.shipped > 0, "{point:?}: orders go on");
+            // The House and the Warehouse begin once in a calm world: later visits never come.
+            let struck = outcome.panics == 1;
+            assert!(struck || visit > 1, "{point:?} was never visited");
+            let (own, neighbour) = (begun(&outcome, 1), begun(&outcome, 2));
+            match point {
+                FaultPoint::Ingestion => assert_eq!((own, neighbour), (1, 1), "{point:?}"),
+                // The root takes every tree with it.
+                FaultPoint::House => assert!(own >= 1 && neighbour >= 1),
+                // It dies before it takes the partition, and comes back to take it once.
+                FaultPoint::Warehouse => assert_eq!((own, neighbour), (1, 1), "{point:?}"),
+                FaultPoint::PipelineGathered
+                | FaultPoint::PipelineDurable
+                | FaultPoint::Inventory
+                | FaultPoint::WmsLink
+                | FaultPoint::Manifester => {
+                    assert_eq!((own, neighbour), (1 + usize::from(struck), 1), "{point:?} at visit {visit}");
+                }
+            }
+        }
     }
 }

@@ -136,8 +136,11 @@ pub struct Options {
     /// Faults, for tests and `demo --crash`.
     pub faults: Arc<dyn Faults>,
     /// Builds a warehouse's WMS; it reports through the sink.
-    pub wms: Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>>,
+    pub wms: WmsMaker,
 }
+
+/// Builds the WMS of a warehouse.
+pub type WmsMaker = Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>>;
 
 /// Where actors live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

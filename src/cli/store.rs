@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use wavegate_engine::store::EmbeddedStore;
 use wavegate_engine::store::embedded::BackupError;
+use wavegate_engine::store::{EmbeddedStore, check};
 
 use super::{Failure, SettingsArgs, print, with_causes};
 use crate::settings::{Backend, Settings};
@@ -20,12 +20,6 @@ pub(super) enum Store {
         /// An empty directory, or one to be made
         dir: PathBuf,
     },
-}
-
-/// A stand-in until `wavegate_engine::store::check` lands.
-#[expect(clippy::unused_async, reason = "the real one reads")]
-async fn check(_: &dyn wavegate_engine::ports::store::Store) -> Vec<String> {
-    Vec::new()
 }
 
 /// Runs one.

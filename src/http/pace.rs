@@ -2,7 +2,10 @@
 //! were refused together do not return together.
 
 use rand::Rng;
+use wavegate_engine::domain::estimate::Estimate;
+use wavegate_engine::domain::fact::{Fact, OrderFact, Recorded};
 use wavegate_engine::domain::state::State;
+use wavegate_engine::domain::time::Timestamp;
 use wavegate_engine::engine::Snapshot;
 
 /// A poll more often than this tells nothing new, and less often makes a client wait in vain.
@@ -42,6 +45,45 @@ pub(crate) fn poll_s(snapshot: &Snapshot, state: State) -> u64 {
     if seconds == POLL_S.0 { seconds } else { jittered(seconds) }
 }
 
+/// When an order will probably ship, once the warehouse's promises have proved true; `None` for
+/// what waits for stock or an operator, because no pace says how long.
+pub(crate) fn estimate(
+    snapshot: &Snapshot,
+    facts: &[Recorded],
+    standing: State,
+    now: Timestamp,
+) -> Option<Estimate> {
+    let accepted = facts.first()?.at;
+    let (position, released) = match standing {
+        State::Accepted => (snapshot.unreleased + before_in_lane(snapshot, accepted, now), None),
+        State::Allocated => (snapshot.unreleased, None),
+        State::Released | State::Picking | State::Packed | State::Manifested => (0, last_release(facts)),
+        State::Backordered
+        | State::Failed
+        | State::Shipped
+        | State::Cancelled
+        | State::Rejected
+        | State::Applied
+        | State::Closed
+        | State::Departed => return None,
+    };
+    snapshot.pace.estimate(position, released, now).filter(|_| snapshot.pace.calibrated)
+}
+
+/// Orders before one in the work lane, read off the time it was accepted: the lane is in order of
+/// arrival, so its place lies between the oldest and the newest as its age does.
+fn before_in_lane(snapshot: &Snapshot, accepted: Timestamp, now: Timestamp) -> u64 {
+    let Some(oldest) = snapshot.oldest else { return snapshot.backlog };
+    let span = now.since(oldest).as_secs_f64().max(0.001);
+    let share = (accepted.since(oldest).as_secs_f64() / span).min(1.0);
+    (snapshot.backlog as f64 * share) as u64
+}
+
+fn last_release(facts: &[Recorded]) -> Option<Timestamp> {
+    let released = |r: &&Recorded| matches!(r.fact, Fact::Order(OrderFact::Released { .. }));
+    facts.iter().rfind(released).map(|r| r.at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +105,25 @@ mod tests {
         for _ in 0..1_000 {
             assert!((40..=50).contains(&jittered(40)));
         }
+    }
+
+    #[test]
+    fn nothing_is_estimated_before_the_promises_have_proved_true() {
+        let accepted = Recorded {
+            at: Timestamp(50_000),
+            fact: Fact::Order(OrderFact::Backordered), // any fact: only its time is read
+        };
+        let mut snapshot =
+            Snapshot { backlog: 100, oldest: Some(Timestamp(0)), unreleased: 10, ..Snapshot::default() };
+        snapshot.pace.orders_per_s = Some(10.0);
+        snapshot.pace.lead_p90 = Duration::from_secs(3);
+        let now = Timestamp(100_000);
+        let facts = [accepted];
+        assert_eq!(estimate(&snapshot, &facts, State::Accepted, now), None);
+        snapshot.pace.calibrated = true;
+        let estimated = estimate(&snapshot, &facts, State::Accepted, now).unwrap();
+        assert_eq!(estimated.position, 60, "half of the lane and what is pulled");
+        assert_eq!(estimated.shipped_p90, Timestamp(109_000));
+        assert_eq!(estimate(&snapshot, &facts, State::Backordered, now), None);
     }
 }

@@ -177,7 +177,15 @@ pub(crate) fn document<'a>(
         facts: &transaction.facts,
         cartons,
     };
-    status::document(&source, version).ok_or(Problem::VersionNotFound)
+    let mut document = status::document(&source, version).ok_or(Problem::VersionNotFound)?;
+    if version.is_none() {
+        // No part of a version: only the newest has one, and it moves while the version stays.
+        let snapshot = state.engine.snapshot(transaction.id.home());
+        let standing = document.state.0;
+        document.estimate =
+            pace::estimate(&snapshot, &transaction.facts, standing, state.engine.now()).map(Into::into);
+    }
+    Ok(document)
 }
 
 #[derive(Serialize)]

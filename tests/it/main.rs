@@ -1,4 +1,5 @@
 //! Black-box tests: the real binary, over its command line and over HTTP.
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
 
 mod access;
 mod bad_input;
@@ -6,5 +7,8 @@ mod batch;
 mod cli;
 mod door;
 mod idempotency;
+mod killed;
+mod northwind;
 mod reading;
 mod server;
+mod shop;

@@ -62,8 +62,8 @@ pub(crate) struct Book {
     backorder_max_wait: Duration,
     /// Manifests that the WMS must load.
     pub(crate) manifests: BTreeMap<TransactionId, OpenManifest>,
-    /// Waves that the WMS has not answered.
-    pub(crate) waves: BTreeMap<WaveId, Vec<ReleaseId>>,
+    waves: BTreeMap<WaveId, Vec<ReleaseId>>,
+    unanswered: BTreeSet<ReleaseId>,
     /// What is measured.
     pub(crate) pace: Pace,
 }
@@ -143,8 +143,30 @@ impl Book {
                 manifest.orders.insert(order);
             }
         }
-        book.waves = image.waves.iter().cloned().map(|StoredWave { id, releases }| (id, releases)).collect();
+        for StoredWave { id, releases } in &image.waves {
+            book.wave_out(*id, releases.clone());
+        }
         Ok(book)
+    }
+
+    /// A wave is out; its releases wait for an answer.
+    pub(crate) fn wave_out(&mut self, id: WaveId, releases: Vec<ReleaseId>) {
+        self.unanswered.extend(releases.iter().copied());
+        self.waves.insert(id, releases);
+    }
+
+    /// A wave is answered; its releases, or `None` when it was answered before.
+    pub(crate) fn wave_answered(&mut self, id: WaveId) -> Option<Vec<ReleaseId>> {
+        let releases = self.waves.remove(&id)?;
+        releases.iter().for_each(|release| {
+            self.unanswered.remove(release);
+        });
+        Some(releases)
+    }
+
+    /// The waves that the WMS has not answered.
+    pub(crate) fn waves(&self) -> &BTreeMap<WaveId, Vec<ReleaseId>> {
+        &self.waves
     }
 
     pub(crate) fn order(&self, id: TransactionId) -> Option<&OpenOrder> {
@@ -230,8 +252,8 @@ impl Book {
             || !self.asking.is_empty()
     }
 
-    /// True while the release's wave is not answered.
-    pub(crate) fn is_unanswered(&self, wave: WaveId) -> bool {
-        self.waves.contains_key(&wave)
+    /// True while the release waits in a wave for the WMS's answer: nothing else is asked about it.
+    pub(crate) fn is_unanswered(&self, release: ReleaseId) -> bool {
+        self.unanswered.contains(&release)
     }
 }

@@ -160,7 +160,7 @@ async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Han
     if !hand.begun {
         // The same `owes` as after a commit, of everything: there is no other recovery code.
         let all: Vec<TransactionId> = hand.book.orders().map(|o| o.order.id).collect();
-        let waves: Vec<TransactionId> = hand.book.waves.keys().copied().collect();
+        let waves: Vec<TransactionId> = hand.book.waves().keys().copied().collect();
         let manifests: Vec<TransactionId> = hand.book.manifests.keys().copied().collect();
         site.wms.present(presented(&hand.book));
         hand.standing = perform(&site, &tree, &hand.book, &all, &waves, &manifests).await?;
@@ -334,10 +334,9 @@ async fn perform(
     let mut load = Vec::new();
     for open in orders.iter().filter_map(|id| book.order(*id)) {
         load.extend(loadable(open));
-        let decided = |n| open.order.release(n).is_some_and(|r| !book.is_unanswered(r.wave));
-        owed.questions.extend(open.order.questions().filter(|q| decided(q.release.n)));
+        owed.questions.extend(open.order.questions().filter(|q| !book.is_unanswered(q.release)));
     }
-    for (id, releases) in waves.iter().filter_map(|id| book.waves.get_key_value(id)) {
+    for (id, releases) in waves.iter().filter_map(|id| book.waves().get_key_value(id)) {
         owed.waves.push(wave_out(site, book, *id, releases));
     }
     for (id, open) in manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
@@ -355,11 +354,13 @@ async fn perform(
 fn presented(book: &Book) -> Vec<Presented> {
     let releases = book.orders().flat_map(|o| o.order.releases().iter().map(move |r| (o.order.id, r)));
     releases
-        .filter(|(_, r)| !r.settled() && !book.is_unanswered(r.wave))
-        .map(|(order, r)| Presented {
-            release: ReleaseId { order, n: r.n },
+        .map(|(order, r)| (ReleaseId { order, n: r.n }, r))
+        .filter(|(release, r)| !r.settled() && !book.is_unanswered(*release))
+        .map(|(release, r)| Presented {
+            release,
             released_at: r.at,
             lines: r.lines.iter().map(|l| (l.line, l.asked - l.returned)).filter(|(_, q)| *q > 0).collect(),
+            missing: r.lines.iter().map(|l| (l.line, l.missing())).filter(|(_, q)| *q > 0).collect(),
         })
         .collect()
 }

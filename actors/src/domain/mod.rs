@@ -14,6 +14,8 @@ pub mod invariants;
 pub mod manifest;
 pub mod movement;
 pub mod order;
+#[cfg(test)]
+mod properties;
 pub mod rank;
 pub mod release;
 pub mod sscc;

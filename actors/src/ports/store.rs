@@ -122,7 +122,15 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>>;
 
-    /// All transactions by id, after `after`, at most `limit`: for checks and repairs.
+    /// A partition's dead letters by number, after `after` (0: from the first), at most `limit`.
+    fn dead_letters(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>>;
+
+    /// All live transactions by id, after `after`, at most `limit`: for checks and repairs.
     fn scan(
         &self,
         after: Option<TransactionId>,

@@ -99,6 +99,8 @@ pub struct Presented {
     pub released_at: Timestamp,
     /// Its units as asked for, less what came back out of it.
     pub lines: LineUnits,
+    /// Units of them that it has reported as missing.
+    pub missing: LineUnits,
 }
 
 /// What became of a wave.

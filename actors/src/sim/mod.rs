@@ -45,6 +45,8 @@ pub struct Profile {
     pub lost_unknown: u64,
     /// Panics, in ten thousand visits of a fault point.
     pub panics: u64,
+    /// One panic, at the given visit of a fault point in the first warehouse (or outside of any).
+    pub panic_at: Option<(FaultPoint, u32)>,
     /// Deaths of the whole node.
     pub deaths: usize,
     /// WMS calls that fail, are answered late, or are answered twice, in a thousand.
@@ -68,6 +70,7 @@ impl Profile {
             applied_unknown: 0,
             lost_unknown: 0,
             panics: 0,
+            panic_at: None,
             deaths: 0,
             wms_faults: 0,
             repeats: 0,
@@ -121,6 +124,7 @@ pub(crate) struct World {
     /// False once faults have healed.
     pub(crate) faulty: AtomicBool,
     panics: Mutex<usize>,
+    visits: Mutex<u32>,
 }
 
 impl World {
@@ -150,7 +154,12 @@ impl Clock for WorldClock {
 impl Faults for World {
     fn strike(&self, point: FaultPoint, partition: Option<PartitionId>) {
         let rate = self.profile.panics;
-        if rate > 0 && self.faulty.load(SeqCst) && self.chance.below(10_000) < rate {
+        let here = |at: FaultPoint| at == point && partition.is_none_or(|p| p == PartitionId(1));
+        let armed = self.profile.panic_at.filter(|(at, _)| here(*at)).is_some_and(|(_, visit)| {
+            *self.visits.lock() += 1;
+            *self.visits.lock() == visit
+        });
+        if armed || (rate > 0 && self.faulty.load(SeqCst) && self.chance.below(10_000) < rate) {
             *self.panics.lock() += 1;
             self.observer.note(format!("a fault strikes at {point:?} {partition:?}"));
             quiet_panic();
@@ -204,6 +213,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         observer: Observer::default(),
         faulty: AtomicBool::new(true),
         panics: Mutex::new(0),
+        visits: Mutex::new(0),
     });
     let wms = Arc::new(WorldWms::new(world.clone()));
     let mut workload = Workload::new(world.clone());

@@ -43,7 +43,9 @@ impl Observer {
     pub(crate) fn positions(&self, turn: &TurnCommit) {
         for ((client, sku), position) in &turn.positions {
             let name = format!("client {} {sku}", client.0);
-            invariants::nothing_reserved_twice(&name, position).map(|v| self.violated(v));
+            if let Some(violation) = invariants::nothing_reserved_twice(&name, position) {
+                self.violated(violation);
+            }
         }
     }
 
@@ -63,6 +65,8 @@ impl Observer {
                 ended = order.state().is_final().then(|| order.state());
             }
         }
-        invariants::ships_at_most_once(&order).map(|v| self.violated(v));
+        if let Some(violation) = invariants::ships_at_most_once(&order) {
+            self.violated(violation);
+        }
     }
 }

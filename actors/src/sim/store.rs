@@ -11,9 +11,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton, NewCommand,
-    PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction, TurnCommit,
-    Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton,
+    NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction,
+    TurnCommit, Verdict, Written,
 };
 
 /// The failing store of one life of the node.
@@ -216,6 +216,15 @@ impl Store for FaultyStore {
 
     fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>> {
         self.read(move |w| w.disk.cartons(manifest))
+    }
+
+    fn dead_letters(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
+        self.read(move |w| w.disk.dead_letters(partition, after, limit))
     }
 
     fn feed(

@@ -3,19 +3,22 @@
 //! It honours release ids, as the contract asks of every WMS; what it picked is compared with what
 //! the engine believes.
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::World;
+use crate::domain::command::Command;
 use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
-use crate::domain::fact::LineUnits;
+use crate::domain::fact::{Fact, LineUnits, OrderFact};
 use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId};
 use crate::domain::invariants::Violation;
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
+use crate::ports::store::{Lookup, Store};
 use crate::ports::wms::{CancelReply, ManifestOut, Sink, Taken, Wave, WaveAnswer, Wms, WmsError};
 
 /// The WMS of all warehouses.
@@ -188,10 +191,32 @@ impl Face {
         self.report(Report::Departed { manifest }).await;
     }
 
+    /// No effect before its commit: what we are asked must be on the disk already.
+    fn must_be_committed(&self, id: TransactionId, what: &str, is_it: impl Fn(&OrderFact) -> bool) {
+        let world = &self.wms.world;
+        let stored = world.disk.transaction(id).now_or_never();
+        let committed = match stored {
+            Some(Ok(Some(Lookup::Live(stored)))) => match stored.command {
+                Command::Manifest(_) => true,
+                Command::Order(_) | Command::Move(_) | Command::Cancellation(_) => {
+                    stored.facts.iter().any(|f| matches!(&f.fact, Fact::Order(fact) if is_it(fact)))
+                }
+            },
+            _ => false,
+        };
+        if !committed {
+            let found = format!("the WMS was asked for {what} of {id} before it was committed");
+            world.observer.violated(Violation { id: "INV-2", found });
+        }
+    }
+
     fn take(self: &Arc<Self>, wave: &Wave) -> Vec<(ReleaseId, Taken)> {
         let world = &self.wms.world;
         let mut results = Vec::new();
         for order in &wave.orders {
+            let n = order.release.n;
+            let is_it = |f: &OrderFact| matches!(f, OrderFact::Released { n: of, .. } if *of == n);
+            self.must_be_committed(order.release.order, "a release", is_it);
             let lines: LineUnits = order.lines.iter().map(|(line, _, q)| (*line, *q)).collect();
             let mut books = self.wms.books.lock();
             let known = books.releases.get(&order.release).cloned();
@@ -243,6 +268,8 @@ impl Wms for Shared {
             if silent {
                 return Err(WmsError::Silent);
             }
+            let is_it = |f: &OrderFact| matches!(f, OrderFact::CancelAsked { .. });
+            face.must_be_committed(release.order, "a cancellation", is_it);
             let reply = face.wms.books.lock().cancel(release, lines);
             if answer_lost { Err(WmsError::Silent) } else { Ok(reply) }
         })
@@ -255,6 +282,7 @@ impl Wms for Shared {
             if silent {
                 return Err(WmsError::Silent);
             }
+            face.must_be_committed(manifest.id, "a manifest", |_| false);
             if face.wms.books.lock().manifests.insert(manifest.id) {
                 tokio::task::spawn_local(face.clone().depart(manifest.id));
             }

@@ -17,6 +17,7 @@ use crate::engine::{Handle, Submission};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::store::{Lookup, Store, StoredTransaction, Verdict};
+use crate::store::check::check;
 
 /// SKUs of the world: few, so that orders meet.
 const SKUS: u64 = 4;
@@ -246,6 +247,9 @@ impl Workload {
 
     /// Holds the store against the invariants, and counts.
     pub(crate) async fn judge(&mut self) {
+        for violation in check(&self.world.disk).await {
+            self.world.observer.violated(violation);
+        }
         let mut shipped = BTreeSet::new();
         for id in self.acknowledged.keys() {
             if let Ok(Some(Lookup::Live(stored))) = self.world.disk.transaction(*id).await

@@ -13,9 +13,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton, NewCommand,
-    PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction, TurnCommit,
-    Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton,
+    NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction,
+    TurnCommit, Verdict, Written,
 };
 
 /// Holds ordered rows and runs operations over them.
@@ -40,6 +40,9 @@ pub trait Backend: Send + Sync + 'static {
         operation: impl FnMut(&mut Write<'_>) -> Result<T, RowError> + Send + 'static,
     ) -> BoxFuture<Result<T, CommitError>>;
 }
+
+/// The most things that a sweep is taken to write.
+const SWEEP_ITEMS: usize = 256;
 
 fn done<T: Send + 'static>(value: T) -> BoxFuture<T> {
     Box::pin(ready(value))
@@ -175,6 +178,15 @@ impl<B: Backend> Store for B {
         done(self.read(|r| rows::feed(r, client, after, limit)))
     }
 
+    fn dead_letters(
+        &self,
+        partition: PartitionId,
+        after: u64,
+        limit: usize,
+    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
+        done(self.read(|r| rows::dead_letters(r, partition, after, limit)))
+    }
+
     fn scan(
         &self,
         after: Option<TransactionId>,
@@ -189,7 +201,8 @@ impl<B: Backend> Store for B {
         retention: Duration,
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>> {
-        self.write(limit.saturating_mul(2), move |w| rows::sweep(w, now, retention, limit))
+        // It frees more than it writes, so that it may be large must not close lanes to others.
+        self.write(limit.min(SWEEP_ITEMS), move |w| rows::sweep(w, now, retention, limit))
     }
 }
 

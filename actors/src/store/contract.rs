@@ -54,6 +54,7 @@ macro_rules! contract {
                 a_partition_is_for_ever_and_clients_keep_their_numbers
                 filled_lanes_and_deadlines_wake_partitions
                 serials_are_never_handed_out_twice
+                dead_letters_are_kept_in_order_and_paged
                 a_scan_finds_every_transaction_once
             );
         }
@@ -477,7 +478,7 @@ pub(super) async fn cartons_keep_their_order(store: &SharedStore) {
     let fence = take(store, 1).await;
     let carton = |n: u16| ManifestCarton {
         sscc: "106141412345678908".parse().unwrap(),
-        carton_id: (n % 2 == 0).then(|| format!("box {n}")),
+        carton_id: n.is_multiple_of(2).then(|| format!("box {n}")),
         release: ReleaseId { order: id(1), n },
     };
     let cartons: Vec<_> = (1..=300).rev().map(carton).collect();
@@ -565,24 +566,34 @@ pub(super) async fn serials_are_never_handed_out_twice(store: &SharedStore) {
     assert_eq!((second - first, third - second), (1_000, 1));
 }
 
+pub(super) async fn dead_letters_are_kept_in_order_and_paged(store: &SharedStore) {
+    let fence = take(store, 1).await;
+    let letter = |kind, detail: &str| DeadLetter {
+        kind,
+        id: Some(id(1)),
+        reason: "refused".into(),
+        detail: detail.into(),
+        at: Timestamp(5),
+    };
+    let long = letter(DeadKind::Order, &"x".repeat(5_000));
+    let (second, third) = (letter(DeadKind::Confirmation, "2"), letter(DeadKind::Order, "3"));
+    let dead = vec![long.clone(), second.clone()];
+    commit(store, fence, TurnCommit { dead, ..TurnCommit::default() }).await.unwrap();
+    let dead = vec![third.clone()];
+    commit(store, fence, TurnCommit { dead, ..TurnCommit::default() }).await.unwrap();
+    assert_eq!(store.dead_letters(HERE, 0, 2).await.unwrap(), [(1, long), (2, second)]);
+    assert_eq!(store.dead_letters(HERE, 2, 2).await.unwrap(), [(3, third)]);
+    assert_eq!(store.dead_letters(HERE, 3, 2).await.unwrap(), []);
+    assert_eq!(store.dead_letters(PartitionId(8), 0, 2).await.unwrap(), []);
+}
+
 pub(super) async fn a_scan_finds_every_transaction_once(store: &SharedStore) {
     let mut batch: Vec<_> = (1..=7).map(|n| order(n, &format!("r{n}"), 1)).collect();
     batch[2] = keyed(receipt(3, "m", 1), Kind::Move, "k");
     accept(store, batch).await;
     let fence = take(store, 1).await;
     let applied = Recorded { at: Timestamp(5), fact: Fact::Move(MoveFact::Applied) };
-    let letter = DeadLetter {
-        kind: DeadKind::Order,
-        id: Some(id(1)),
-        reason: "refused".into(),
-        detail: "x".repeat(5_000),
-        at: Timestamp(5),
-    };
-    let turn = TurnCommit {
-        facts: vec![facts(id(3), 2, vec![applied])],
-        dead: vec![letter.clone(), letter],
-        ..TurnCommit::default()
-    };
+    let turn = TurnCommit { facts: vec![facts(id(3), 2, vec![applied])], ..TurnCommit::default() };
     commit(store, fence, turn).await.unwrap();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {

@@ -42,6 +42,12 @@ impl MemoryStore {
         self.0.lock().room = room;
     }
 
+    /// Spoils a row, as a bad disk would.
+    #[cfg(test)]
+    fn damage(&self, table: Table, key: Key) {
+        self.0.lock().tables[table.index()].insert(key, vec![1, 99]);
+    }
+
     /// All or nothing: what fails, or panics, leaves no trace.
     fn run<T>(
         &self,
@@ -177,5 +183,76 @@ impl WriteRows for Staged<'_> {
         let Some(before) = self.tables[table.index()].remove(key) else { return Ok(false) };
         self.before.push((table, key.to_vec(), Some(before)));
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::domain::time::Timestamp;
+    use crate::ports::store::{
+        GatherLimits, Lane, LaneItem, Lookup, SharedStore, Store, TurnCommit, Verdict,
+    };
+    use crate::store::contract::{HERE, accept, commit, id, order, receipt, take};
+    use crate::store::keys;
+
+    #[tokio::test]
+    async fn lanes_close_one_after_another_and_replays_pass() {
+        let memory = MemoryStore::new();
+        let store: SharedStore = Arc::new(memory.clone());
+        accept(&store, vec![order(1, "r1", 1)]).await;
+        memory.set_room(Room::Stock);
+        let verdicts = accept(&store, vec![order(2, "r2", 1), receipt(3, "m3", 1), order(4, "r1", 1)]).await;
+        assert_eq!(verdicts, [Verdict::StoreFull, Verdict::New, Verdict::Replay(id(1))]);
+        memory.set_room(Room::Control);
+        assert_eq!(accept(&store, vec![receipt(5, "m5", 1)]).await, [Verdict::StoreFull]);
+        let fence = take(&store, 1).await;
+        commit(&store, fence, TurnCommit::default()).await.unwrap();
+        memory.set_room(Room::Nothing);
+        assert!(matches!(commit(&store, fence, TurnCommit::default()).await, Err(CommitError::Full)));
+        assert!(matches!(store.append_reports(HERE, vec![]).await, Err(CommitError::Full)));
+        assert!(!Store::is_writable(&memory));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_holds_up_nothing_else() {
+        let memory = MemoryStore::new();
+        let store: SharedStore = Arc::new(memory.clone());
+        accept(&store, vec![order(1, "r1", 1), order(2, "r2", 1)]).await;
+        let fence = take(&store, 1).await;
+        let ended = vec![(id(1), Timestamp(1)), (id(2), Timestamp(2))];
+        commit(&store, fence, TurnCommit { ended, ..TurnCommit::default() }).await.unwrap();
+        memory.damage(Table::Tx, keys::chunk(&keys::command(id(1)), 0));
+
+        let verdicts = accept(&store, vec![order(3, "r1", 1), order(4, "r4", 1)]).await;
+        assert_eq!(verdicts, [Verdict::Unavailable, Verdict::New]);
+        let limits = GatherLimits { control: 0, stock: 0, work: 9 };
+        let gathered = store.gather(fence, limits).await.unwrap();
+        assert!(matches!(&gathered.entries[0].item, LaneItem::Undecodable(why) if why.contains("format 99")));
+        assert!(matches!(&gathered.entries[1].item, LaneItem::Transaction(_)));
+        assert_eq!(store.sweep(Timestamp(9_000), Duration::from_secs(5), 9).await.unwrap(), 2);
+        assert!(matches!(store.transaction(id(2)).await.unwrap(), Some(Lookup::Expired(_))));
+        assert!(store.transaction(id(1)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_broken_invariant_panics_and_leaves_no_trace() {
+        let store: SharedStore = Arc::new(MemoryStore::new());
+        accept(&store, vec![order(1, "r1", 1)]).await;
+        let fence = take(&store, 1).await;
+        let taken = vec![(Lane::Work, 1), (Lane::Work, 2)];
+        let turn = TurnCommit { taken, opened: vec![id(1)], ..TurnCommit::default() };
+        let shared = Arc::clone(&store);
+        let died = tokio::spawn(async move { commit(&shared, fence, turn).await }).await;
+        assert!(died.is_err_and(|e| e.is_panic()));
+        assert!(store.load(fence).await.unwrap().open.is_empty());
+        // The first entry, taken before the panic, is there and counted again.
+        let limits = GatherLimits { control: 9, stock: 9, work: 9 };
+        let gathered = store.gather(fence, limits).await.unwrap();
+        assert_eq!((gathered.entries.len(), gathered.backlog), (1, 1));
+        let taken = vec![(Lane::Work, 1)];
+        commit(&store, fence, TurnCommit { taken, ..TurnCommit::default() }).await.unwrap();
     }
 }

@@ -5,6 +5,7 @@
 //! tables, [`format`] the stored values, [`rows`] what the operations do.
 
 mod backend;
+pub mod check;
 #[cfg(test)]
 mod contract;
 pub mod embedded;
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod rows;
 
 pub use backend::Backend;
+pub use check::check;
 pub use embedded::EmbeddedStore;
 pub use format::digest;
 pub use memory::MemoryStore;

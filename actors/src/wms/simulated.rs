@@ -136,22 +136,31 @@ impl Floor {
         )
     }
 
-    fn work(&self, state: &mut State, release: ReleaseId, released_at: Timestamp, lines: &LineUnits) {
+    fn work(
+        &self,
+        state: &mut State,
+        release: ReleaseId,
+        released_at: Timestamp,
+        lines: &LineUnits,
+        known: &LineUnits,
+    ) {
         let salt = u64::from(release.n) << 8;
         let picks = released_at.after(self.about(self.settings.pick, release.order, salt | 1));
         let packs = picks.after(self.about(self.settings.pack, release.order, salt | 2));
         if state.working.insert(release, picks).is_some() {
             return;
         }
-        let mut lines = lines.clone();
         self.report(state, picks, release, ReleaseReport::Picking);
-        if self.chance(self.settings.short_pick_rate, release.order, salt | 3)
-            && let Some((line, quantity)) = lines.first_mut()
-        {
-            *quantity -= 1;
-            let missing = LineUnits::from_slice(&[(*line, 1)]);
+        let mut missing = known.clone();
+        if missing.is_empty() && self.chance(self.settings.short_pick_rate, release.order, salt | 3) {
+            missing.extend(lines.first().map(|(line, _)| (*line, 1)));
+        }
+        let short = |line: LineNo| missing.iter().find(|(l, _)| *l == line).map_or(0, |(_, q)| *q);
+        let mut lines: LineUnits =
+            lines.iter().map(|(line, q)| (*line, q.saturating_sub(short(*line)))).collect();
+        lines.retain(|(_, quantity)| *quantity > 0);
+        if !missing.is_empty() {
             self.report(state, packs, release, ReleaseReport::ShortPick(missing));
-            lines.retain(|(_, quantity)| *quantity > 0);
         }
         if !lines.is_empty() {
             let carton = PackedCarton {
@@ -260,7 +269,7 @@ impl Wms for Simulated {
                     results.push((order.release, Taken::Rejected { code: "simulated".to_owned() }));
                     continue;
                 }
-                floor.work(&mut state, order.release, wave.released_at, &lines);
+                floor.work(&mut state, order.release, wave.released_at, &lines, &LineUnits::new());
                 results.push((order.release, Taken::Taken));
             }
             floor.wake(&mut state);
@@ -301,8 +310,8 @@ impl Wms for Simulated {
 
     fn present(&self, releases: Vec<Presented>) {
         let mut state = self.0.state.lock();
-        for Presented { release, released_at, lines } in releases {
-            self.0.work(&mut state, release, released_at, &lines);
+        for Presented { release, released_at, lines, missing } in releases {
+            self.0.work(&mut state, release, released_at, &lines, &missing);
         }
         self.0.wake(&mut state);
     }

@@ -53,11 +53,11 @@ impl Turn<'_> {
     fn cancel_answered(&mut self, release: ReleaseId, cancelled: bool) {
         let Some(open) = self.order(release.order) else { return };
         let facts = open.order.cancel_answered(release.n, cancelled);
-        self.record_and_settle(release.order, facts);
+        self.record(release.order, facts);
     }
 
     fn wave_answered(&mut self, wave: WaveId, answer: WaveAnswer) {
-        let Some(releases) = self.book.waves.remove(&wave) else { return };
+        let Some(releases) = self.book.wave_answered(wave) else { return };
         self.writes.answered.push(wave);
         match answer {
             WaveAnswer::Decided(results) => {
@@ -85,7 +85,7 @@ impl Turn<'_> {
         let (left, right) = releases.split_at(releases.len() / 2);
         for half in [left, right] {
             let id = self.site.node.new_id(self.site.partition());
-            self.book.waves.insert(id, half.to_vec());
+            self.book.wave_out(id, half.to_vec());
             self.writes.waves.push(StoredWave { id, releases: half.to_vec() });
         }
     }
@@ -96,7 +96,7 @@ impl Turn<'_> {
         if facts.is_empty() {
             return;
         }
-        self.record_and_settle(release.order, facts);
+        self.record(release.order, facts);
         if self.order(release.order).is_some_and(|o| o.order.is_failed()) {
             let reason = format!("the WMS rejected release {release}: {code}");
             self.bury(DeadKind::Order, Some(release.order), reason, String::new());
@@ -147,7 +147,7 @@ impl Turn<'_> {
             Err(why) => return reports.iter().for_each(|r| self.unbookable(r, why)),
         };
         let missing = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. }));
-        self.record_and_settle(release.order, facts);
+        self.record(release.order, facts);
         if missing {
             self.wanting.insert(release.order);
         }
@@ -207,24 +207,8 @@ impl Turn<'_> {
         }
     }
 
-    /// Records an order's facts, and ends the requests whose last question they answered.
-    pub(super) fn record_and_settle(&mut self, order: TransactionId, facts: Vec<OrderFact>) {
-        self.record(order, facts.clone());
-        let Some(open) = self.order(order) else { return };
-        let client = open.client;
-        let settled: Vec<_> = open
-            .order
-            .settled_requests(&facts)
-            .into_iter()
-            .filter_map(|request| Some((request, open.order.ask(request)?.cancelled.clone())))
-            .collect();
-        for (request, cancelled) in settled {
-            self.decide_request(request, client, cancelled);
-        }
-    }
-
     /// A cancellation is applied if anything was cancelled, and rejected if nothing.
-    fn decide_request(&mut self, request: TransactionId, client: ClientNo, lines: LineUnits) {
+    pub(super) fn decide_request(&mut self, request: TransactionId, client: ClientNo, lines: LineUnits) {
         let fact = match lines.is_empty() {
             true => CancellationFact::Rejected,
             false => CancellationFact::Applied { lines },

@@ -106,6 +106,10 @@ impl<'a> Turn<'a> {
             open.order.apply(fact, self.now);
         }
         let after = open.order.footprint();
+        for request in open.order.settled_requests(&facts) {
+            let cancelled = open.order.ask(request).map(|ask| ask.cancelled.clone()).unwrap_or_default();
+            self.decide_request(request, open.client, cancelled);
+        }
         self.note(id, open.client, open.version, facts.into_iter().map(Fact::Order).collect());
         open.version = self.version_of(id);
         let client = open.client;

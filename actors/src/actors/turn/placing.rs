@@ -111,6 +111,10 @@ impl Turn<'_> {
         for placement in answer.placements {
             let Some(open) = self.order(placement.order) else { continue };
             let facts = open.order.placed(&placement);
+            if placement.granted.is_empty() {
+                // It waits for stock, and no pace says how long.
+                self.book.pace.ended(placement.order);
+            }
             self.record_placed(placement.order, facts);
         }
         self.writes.positions = answer.positions;

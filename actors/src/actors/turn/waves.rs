@@ -33,7 +33,7 @@ impl Turn<'_> {
             }
             let orders = u32::try_from(releases.len()).unwrap_or(u32::MAX);
             self.book.pace.released(self.now, orders);
-            self.book.waves.insert(id, releases.clone());
+            self.book.wave_out(id, releases.clone());
             self.writes.waves.push(StoredWave { id, releases });
         }
     }

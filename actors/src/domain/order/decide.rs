@@ -121,7 +121,7 @@ impl Order {
     /// What the WMS's answer about a release means: `cancelled` or too late. A repeat means nothing.
     #[must_use]
     pub fn cancel_answered(&self, n: u16, cancelled: bool) -> Vec<OrderFact> {
-        let Some(release) = self.release(n) else { return Vec::new() };
+        let Some(release) = self.release(n).filter(|_| !self.is_done()) else { return Vec::new() };
         let mut gone: BTreeMap<LineNo, Quantity> = BTreeMap::new();
         let mut facts = Vec::new();
         for ask in self.asks.iter().filter(|a| a.open.contains(&n)) {
@@ -169,21 +169,24 @@ impl Order {
         facts
     }
 
-    /// The requests whose last question these facts, already applied, have answered.
+    /// The requests to cancel that these facts, already applied, have settled: their last question
+    /// is answered, or the order has ended and the answer cannot change anything any more.
     #[must_use]
     pub fn settled_requests(&self, facts: &[OrderFact]) -> Vec<TransactionId> {
-        let mut settled = Vec::new();
-        for fact in facts {
-            if let OrderFact::CancelWithdrawn { request, .. }
-            | OrderFact::Cancelled { cause: CancelCause::Request(request), release: Some(_), .. } = fact
-            {
-                let open = self.ask(*request).is_some_and(|a| !a.open.is_empty());
-                if !open && !settled.contains(request) {
-                    settled.push(*request);
+        let answered = |request: TransactionId| {
+            facts.iter().any(|fact| match fact {
+                OrderFact::CancelWithdrawn { request: of, .. } => *of == request,
+                OrderFact::Cancelled { cause, release, .. } => {
+                    *cause == CancelCause::Request(request) && release.is_some()
                 }
-            }
-        }
-        settled
+                _ => false,
+            })
+        };
+        let settled = |ask: &&super::Ask| match ask.open.is_empty() {
+            true => answered(ask.request),
+            false => self.is_done(),
+        };
+        self.asks.iter().filter(settled).map(|ask| ask.request).collect()
     }
 }
 
@@ -361,11 +364,11 @@ impl<'a> Booking<'a> {
     fn missing_facts(&self, facts: &mut Vec<OrderFact>) {
         let n = self.release.n;
         let mut lost: BTreeMap<LineNo, Quantity> = BTreeMap::new();
-        let booked: [(MissingCause, _, fn(&ReleaseLine) -> Quantity); 2] = [
-            (MissingCause::ShortPick, &self.short, |l| l.short),
-            (MissingCause::Damaged, &self.damaged, |l| l.damaged),
-        ];
-        for (cause, reported, booked) in booked {
+        for cause in [MissingCause::ShortPick, MissingCause::Damaged] {
+            let (reported, booked): (_, fn(&ReleaseLine) -> Quantity) = match cause {
+                MissingCause::ShortPick => (&self.short, |l| l.short),
+                MissingCause::Damaged => (&self.damaged, |l| l.damaged),
+            };
             let new = |l: &ReleaseLine| (l.line, count(reported, l.line) - booked(l));
             let units: LineUnits = self.release.lines.iter().map(new).filter(|(_, q)| *q > 0).collect();
             for &(line, q) in &units {

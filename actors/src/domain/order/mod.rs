@@ -230,7 +230,7 @@ impl Order {
     /// True while the WMS decides about a cancellation.
     #[must_use]
     pub fn cancel_requested(&self) -> bool {
-        self.asks.iter().any(|a| !a.open.is_empty())
+        !self.is_done() && self.asks.iter().any(|a| !a.open.is_empty())
     }
 
     /// The request's standing, once the WMS was asked for it.

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use super::backend::{Backend, backend_error};
 use super::rows::{self, Counters, LAYOUT, ReadRows, Room, RowError, Write};
 use crate::ports::BoxFuture;
+use crate::ports::entropy::{Entropy, SystemEntropy};
 use crate::ports::fate::Fate;
 use crate::ports::store::{CommitError, Durability, ReadError};
 use tables::{Reading, Tables, Writing};
@@ -157,7 +158,8 @@ fn open_env(dir: &Path, size_max: u64) -> heed::Result<Env<WithoutTls>> {
 fn begin(env: &Env<WithoutTls>, tables: &Tables) -> Result<(Uuid, u32), RowError> {
     let txn = env.write_txn().map_err(backend_error)?;
     let mut writing = Writing { tables, txn };
-    let begun = rows::begin(&mut writing, Uuid::new_v4())?;
+    let id = Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
+    let begun = rows::begin(&mut writing, id)?;
     writing.txn.commit().map_err(backend_error)?;
     Ok(begun)
 }

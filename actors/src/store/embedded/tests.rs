@@ -131,3 +131,60 @@ async fn many_writers_share_commits_and_each_gets_its_own_answer() {
     }
     assert_eq!(new, 150);
 }
+
+/// Set in the process that [`serves_until_killed`] runs in.
+const CHILD: &str = "WAVEGATE_STORE_TEST_DIR";
+
+#[test]
+#[ignore = "runs as the child of what_was_acknowledged_survives_a_kill"]
+fn serves_until_killed() {
+    use std::io::Write as _;
+    let Ok(dir) = std::env::var(CHILD) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store: SharedStore = Arc::new(open(Path::new(&dir)).unwrap());
+        accept(&store, vec![receipt(1, "m1", 5)]).await;
+        for n in 2.. {
+            assert_eq!(accept(&store, vec![order(n, &format!("r{n}"), 1)]).await, [Verdict::New]);
+            // A line is an acknowledgement.
+            writeln!(std::io::stdout(), "\nacknowledged {n}").unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+    let (dir, dest) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::embedded::tests::serves_until_killed", "--ignored", "--nocapture"])
+        .env(CHILD, dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acknowledged =
+        lines.filter_map(|line| line.unwrap().strip_prefix("acknowledged ")?.parse::<u64>().ok());
+    assert!(acknowledged.find(|n| *n > 50).is_some(), "the child never served");
+
+    // Beside a server in another process: no second one, but a backup.
+    assert!(matches!(open(dir.path()), Err(OpenError::Held { .. })));
+    EmbeddedStore::backup_from(dir.path(), dest.path()).unwrap();
+
+    let until = acknowledged.find(|n| *n > 150).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let last = acknowledged.last().unwrap_or(until);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        for (path, least) in [(dir.path(), last), (dest.path(), 50)] {
+            let store = open(path).unwrap();
+            let found = store.scan(None, usize::MAX).await.unwrap();
+            assert!(u64::try_from(found.len()).unwrap() >= least, "{} of {least}", found.len());
+            assert_eq!(crate::store::check(&store).await, []);
+        }
+    });
+}

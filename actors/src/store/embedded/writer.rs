@@ -132,7 +132,7 @@ impl Writer {
 
     /// One transaction, one commit.
     fn attempt(&mut self, batch: &mut [Box<dyn Job>], most: Room) -> Result<(), Failure> {
-        let items = batch.iter().map(|job| job.items()).sum();
+        let items = batch.iter().fold(0, |sum: usize, job| sum.saturating_add(job.items()));
         let room = room::measure(&self.dir, items).min(most);
         let txn = self.env.write_txn().map_err(row_error)?;
         let mut writing = Writing { tables: &self.tables, txn };

@@ -10,20 +10,26 @@ use super::*;
 use crate::domain::command::{
     Allocation, CancellationCommand, Change, ManifestCommand, MoveCommand, OrderCommand, OrderLine, Priority,
 };
-use crate::domain::confirmation::{PackedCarton, ReleaseReport, Report};
+use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::fact::{
     Accepted, CancelCause, CancellationFact, Carton, ExceptionCode, Fact, FailedCause, LineUnits,
     ManifestFact, MissingCause, MoveFact, OrderFact, Recorded, RefusedCause, Units,
 };
-use crate::domain::ids::{PartitionId, TraceContext};
+use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
+use crate::domain::sscc::Sscc;
+use crate::domain::stock::Position;
+use crate::ports::store::{DeadKind, DeadLetter, ManifestCarton};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
 
-/// A value, what it is written as, and how bytes are compared with it and written again.
+/// Compares stored bytes with their value and writes it again.
+type Again = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
+/// A value's name and what it is written as.
 struct Sample {
     name: String,
     bytes: Vec<u8>,
-    again: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    again: Again,
 }
 
 fn sample<T: PartialEq + Debug + 'static>(

@@ -10,6 +10,7 @@
 mod facts;
 #[cfg(test)]
 mod golden;
+mod records;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,14 +18,17 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::domain::command::{Command, Kind, ShipTo};
-use crate::domain::confirmation::Confirmation;
-use crate::domain::ids::{ClientNo, CorrelationId, Reference, ReleaseId, TransactionId};
-use crate::domain::sscc::Sscc;
-use crate::domain::stock::Position;
+use crate::domain::ids::{ClientNo, CorrelationId, Reference, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{DeadKind, DeadLetter, Digest, ManifestCarton, Tombstone};
+use crate::ports::store::{Digest, Tombstone};
 
 pub use facts::{decode_fact, encode_fact};
+pub use records::{
+    Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_feed,
+    decode_lane, decode_number, decode_partition, decode_position, decode_store, decode_wave, encode_carton,
+    encode_claim, encode_counter, encode_dead, encode_feed, encode_lane_report, encode_lane_transaction,
+    encode_mark, encode_number, encode_partition, encode_position, encode_store, encode_wave,
+};
 
 /// The only format so far, of every kind.
 const FORMAT: u8 = 1;
@@ -253,241 +257,4 @@ fn kind_of(number: u8) -> Decoded<Kind> {
         .into_iter()
         .find(|k| k.number() == number)
         .ok_or(FormatError::Number(number))
-}
-
-/// A claim: the id of the transaction that holds it.
-#[must_use]
-pub fn encode_claim(id: TransactionId) -> Vec<u8> {
-    with(Record::Claim, id.0.as_bytes())
-}
-
-/// Reads a claim.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_claim(bytes: &[u8]) -> Decoded<TransactionId> {
-    id_of(body(Record::Claim, bytes)?)
-}
-
-/// The value of rows whose key says everything.
-#[must_use]
-pub fn encode_mark() -> Vec<u8> {
-    head(Record::Mark)
-}
-
-/// A feed entry: a transaction's version.
-#[must_use]
-pub fn encode_feed(id: TransactionId, version: u32) -> Vec<u8> {
-    let mut bytes = with(Record::Feed, id.0.as_bytes());
-    bytes.extend_from_slice(&version.to_be_bytes());
-    bytes
-}
-
-/// Reads a feed entry.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_feed(bytes: &[u8]) -> Decoded<(TransactionId, u32)> {
-    let (id, version) = body(Record::Feed, bytes)?.split_at_checked(16).ok_or(FormatError::Short)?;
-    Ok((id_of(id)?, u32::from_be_bytes(array(version)?)))
-}
-
-/// What a lane entry holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoredItem {
-    /// A transaction, by its id.
-    Transaction(TransactionId),
-    /// A report of the WMS, whole.
-    Report(Confirmation),
-}
-
-/// A lane entry that leads to a transaction.
-#[must_use]
-pub fn encode_lane_transaction(id: TransactionId) -> Vec<u8> {
-    with(Record::LaneTransaction, id.0.as_bytes())
-}
-
-/// A lane entry that is a report.
-#[must_use]
-pub fn encode_lane_report(report: &Confirmation) -> Vec<u8> {
-    packed(Record::LaneReport, report)
-}
-
-/// Reads a lane entry.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_lane(bytes: &[u8]) -> Decoded<StoredItem> {
-    if bytes.first() == Some(&(Record::LaneReport as u8)) {
-        return unpacked(Record::LaneReport, bytes).map(StoredItem::Report);
-    }
-    id_of(body(Record::LaneTransaction, bytes)?).map(StoredItem::Transaction)
-}
-
-/// A position.
-#[must_use]
-pub fn encode_position(position: &Position) -> Vec<u8> {
-    packed(Record::Position, position)
-}
-
-/// Reads a position.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_position(bytes: &[u8]) -> Decoded<Position> {
-    unpacked(Record::Position, bytes)
-}
-
-/// A wave's releases.
-#[must_use]
-pub fn encode_wave(releases: &[ReleaseId]) -> Vec<u8> {
-    packed(Record::Wave, &releases)
-}
-
-/// Reads a wave's releases.
-///
-/// # Errors
-/// When the bytes are not that.
-pub fn decode_wave(bytes: &[u8]) -> Decoded<Vec<ReleaseId>> {
-    unpacked(Record::Wave, bytes)
-}
-
-/// A carton of a manifest.
-#[must_use]
-pub fn encode_carton(carton: &ManifestCarton) -> Vec<u8> {
-    packed(Record::Carton, &(carton.sscc, &carton.carton_id, carton.release))
-}
-
-/// Reads a carton of a manifest.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_carton(bytes: &[u8]) -> Decoded<ManifestCarton> {
-    let (sscc, carton_id, release): (Sscc, Option<String>, ReleaseId) = unpacked(Record::Carton, bytes)?;
-    Ok(ManifestCarton { sscc, carton_id, release })
-}
-
-#[derive(Serialize, Deserialize)]
-struct DeadV1 {
-    kind: u8,
-    id: Option<TransactionId>,
-    reason: String,
-    detail: String,
-    at: Timestamp,
-}
-
-/// A dead letter.
-#[must_use]
-pub fn encode_dead(letter: &DeadLetter) -> Vec<u8> {
-    let kind = match letter.kind {
-        DeadKind::Order => 1,
-        DeadKind::Confirmation => 2,
-    };
-    let (reason, detail) = (letter.reason.clone(), letter.detail.clone());
-    packed(Record::Dead, &DeadV1 { kind, id: letter.id, reason, detail, at: letter.at })
-}
-
-/// Reads a dead letter.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_dead(bytes: &[u8]) -> Decoded<DeadLetter> {
-    let DeadV1 { kind, id, reason, detail, at } = unpacked(Record::Dead, bytes)?;
-    let kind = match kind {
-        1 => DeadKind::Order,
-        2 => DeadKind::Confirmation,
-        other => return Err(FormatError::Number(other)),
-    };
-    Ok(DeadLetter { kind, id, reason, detail, at })
-}
-
-/// Who owns a partition and when it must be awake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionRow {
-    /// Raised by every owner; 0 before the first.
-    pub epoch: u64,
-    /// The owner's own number.
-    pub nonce: u64,
-    /// When it must be awake next.
-    pub wake_at: Timestamp,
-}
-
-impl Default for PartitionRow {
-    fn default() -> Self {
-        PartitionRow { epoch: 0, nonce: 0, wake_at: Timestamp::NEVER }
-    }
-}
-
-/// A partition's record.
-#[must_use]
-pub fn encode_partition(row: &PartitionRow) -> Vec<u8> {
-    packed(Record::Partition, row)
-}
-
-/// Reads a partition's record.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_partition(bytes: &[u8]) -> Decoded<PartitionRow> {
-    unpacked(Record::Partition, bytes)
-}
-
-/// The next number of a log, and how many entries it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counter {
-    /// The number that the next entry gets; the first is 1.
-    pub next: u64,
-    /// Entries that are there.
-    pub count: u64,
-}
-
-impl Default for Counter {
-    fn default() -> Self {
-        Counter { next: 1, count: 0 }
-    }
-}
-
-/// A counter.
-#[must_use]
-pub fn encode_counter(counter: Counter) -> Vec<u8> {
-    packed(Record::Counter, &counter)
-}
-
-/// Reads a counter.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_counter(bytes: &[u8]) -> Decoded<Counter> {
-    unpacked(Record::Counter, bytes)
-}
-
-/// A number of `meta`: a client, a partition, the next serial.
-#[must_use]
-pub fn encode_number(number: u64) -> Vec<u8> {
-    with(Record::Number, &number.to_be_bytes())
-}
-
-/// Reads a number of `meta`.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_number(bytes: &[u8]) -> Decoded<u64> {
-    Ok(u64::from_be_bytes(array(body(Record::Number, bytes)?)?))
-}
-
-/// The store's own record: its id and the number of its layout.
-#[must_use]
-pub fn encode_store(id: Uuid, layout: u32) -> Vec<u8> {
-    let mut bytes = with(Record::Store, id.as_bytes());
-    bytes.extend_from_slice(&layout.to_be_bytes());
-    bytes
-}
-
-/// Reads the store's own record.
-///
-/// # Errors
-/// When the bytes are not it.
-pub fn decode_store(bytes: &[u8]) -> Decoded<(Uuid, u32)> {
-    let (id, layout) = body(Record::Store, bytes)?.split_at_checked(16).ok_or(FormatError::Short)?;
-    Ok((Uuid::from_bytes(array(id)?), u32::from_be_bytes(array(layout)?)))
 }

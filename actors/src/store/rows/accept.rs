@@ -21,26 +21,45 @@ pub fn accept(write: &mut Write<'_>, batch: &[NewCommand]) -> Result<Vec<Verdict
 }
 
 fn accept_one(write: &mut Write<'_>, new: &NewCommand) -> Result<Verdict, RowError> {
+    match judge(write, new) {
+        Ok(Some(verdict)) => Ok(verdict),
+        Ok(None) => {
+            store_command(write, new)?;
+            Ok(Verdict::New)
+        }
+        // Judging wrote nothing yet; one record that cannot be read must not refuse the others.
+        Err(e @ RowError::Corrupt { .. }) => {
+            tracing::error!(error = %e, "a command cannot be judged");
+            Ok(Verdict::Unavailable)
+        }
+        Err(e @ (RowError::Full | RowError::Backend(_) | RowError::Broken(_))) => Err(e),
+    }
+}
+
+/// The verdict, unless it is new. Nothing is written before the last thing that can fail to
+/// decode.
+fn judge(write: &mut Write<'_>, new: &NewCommand) -> Result<Option<Verdict>, RowError> {
     // Claims come first, so that a replay is never refused for want of room.
     if new.client != ClientNo::HOUSE
         && let Some(verdict) = judge_claims(write, new)?
     {
-        return Ok(verdict);
+        return Ok(Some(verdict));
     }
     let lane = new.lane();
     if !write.room.admits(lane) {
-        return Ok(Verdict::StoreFull);
+        return Ok(Some(Verdict::StoreFull));
     }
-    let home = new.id.home();
-    if lane == Lane::Work && write.counter(&keys::lane_counter(home, lane))?.count >= new.backlog_max {
-        return Ok(Verdict::BacklogFull);
+    let waiting = write.counter(&keys::lane_counter(new.id.home(), lane))?.count;
+    if lane == Lane::Work && waiting >= new.backlog_max {
+        return Ok(Some(Verdict::BacklogFull));
     }
+    // The feed's counter is read here, where it can still be refused.
+    write.counter(&keys::feed_counter(new.client))?;
     if digest_of(&*write.rows, new.id)?.is_some() {
         // Two ids of the same millisecond and partition met; the next try draws another one.
-        return Ok(Verdict::Unavailable);
+        return Ok(Some(Verdict::Unavailable));
     }
-    store_command(write, new)?;
-    Ok(Verdict::New)
+    Ok(None)
 }
 
 fn store_command(write: &mut Write<'_>, new: &NewCommand) -> Result<(), RowError> {

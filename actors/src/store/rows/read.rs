@@ -13,17 +13,18 @@ use crate::ports::store::{
 use crate::store::format::{self, StoredItem};
 use crate::store::keys::{self, Table};
 
-/// Visits chunked values whole. `head` is the length of a key without its chunk number.
+/// Visits chunked values whole, behind the key `after`. `head` is the length of a key without its chunk number.
 fn walk_chunked(
     rows: &dyn ReadRows,
     table: Table,
     prefix: &[u8],
+    after: Option<&[u8]>,
     head: usize,
     visit: &mut super::Visit<'_>,
 ) -> Result<(), RowError> {
     let mut current: Option<(Vec<u8>, Vec<u8>)> = None;
     let mut stopped = false;
-    rows.walk(table, prefix, None, &mut |key, part| {
+    rows.walk(table, prefix, after, &mut |key, part| {
         let key = key.get(..head).ok_or_else(|| misshapen(table))?;
         match &mut current {
             Some((same, value)) if same == key => value.extend_from_slice(part),
@@ -65,7 +66,7 @@ pub fn transaction(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Look
 fn facts(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<Recorded>, RowError> {
     const VERSION_AT: usize = 17;
     let mut facts = Vec::new();
-    walk_chunked(rows, Table::Tx, &keys::facts(id), VERSION_AT + 4, &mut |key, value| {
+    walk_chunked(rows, Table::Tx, &keys::facts(id), None, VERSION_AT + 4, &mut |key, value| {
         let version = keys::u32_at(key, VERSION_AT).ok_or_else(|| misshapen(Table::Tx))?;
         if usize::try_from(version).ok() != Some(facts.len() + 1) {
             return Err(RowError::Corrupt {
@@ -262,7 +263,7 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
         image.positions.push(((client, sku), position));
         Ok(Walk::On)
     })?;
-    walk_chunked(rows, Table::Waves, &prefix, 2 + 16, &mut |key, value| {
+    walk_chunked(rows, Table::Waves, &prefix, None, 2 + 16, &mut |key, value| {
         let id = keys::id_at(key, 2).ok_or_else(|| misshapen(Table::Waves))?;
         let releases = decoded(|| format!("wave {id}"), format::decode_wave(value))?;
         image.waves.push(StoredWave { id, releases });
@@ -320,7 +321,7 @@ fn lane_head(
     if limit == 0 {
         return Ok(head);
     }
-    walk_chunked(rows, Table::Lanes, &keys::lane(partition, lane), N_AT + 8, &mut |key, value| {
+    walk_chunked(rows, Table::Lanes, &keys::lane(partition, lane), None, N_AT + 8, &mut |key, value| {
         let n = keys::u64_at(key, N_AT).ok_or_else(|| misshapen(Table::Lanes))?;
         head.push((n, value.to_vec()));
         Ok(if head.len() == limit { Walk::Stop } else { Walk::On })
@@ -373,7 +374,7 @@ pub fn wake_ups(rows: &dyn ReadRows) -> Result<Vec<(PartitionId, Timestamp)>, Ro
     Ok(due.into_iter().collect())
 }
 
-/// A partition's dead letters in the order they were kept aside, behind number `after`.
+/// Walks a partition's dead letters; see [`crate::ports::store::Store::dead_letters`].
 ///
 /// # Errors
 /// When rows cannot be read or decoded.
@@ -387,12 +388,11 @@ pub fn dead_letters(
     if limit == 0 {
         return Ok(found);
     }
-    walk_chunked(rows, Table::Dead, &keys::partition(partition), 2 + 8, &mut |key, value| {
+    let after = keys::chunk(&keys::dead(partition, after), u16::MAX);
+    let prefix = keys::partition(partition);
+    walk_chunked(rows, Table::Dead, &prefix, Some(&after), 2 + 8, &mut |key, value| {
         let n = keys::u64_at(key, 2).ok_or_else(|| misshapen(Table::Dead))?;
-        if n > after {
-            let letter = decoded(|| format!("dead letter {n}"), format::decode_dead(value))?;
-            found.push((n, letter));
-        }
+        found.push((n, decoded(|| format!("dead letter {n}"), format::decode_dead(value))?));
         Ok(if found.len() == limit { Walk::Stop } else { Walk::On })
     })?;
     Ok(found)

@@ -59,8 +59,12 @@ fn due(
 fn bury(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
     write.rows.delete(Table::Ended, &keys::ended(ended_at, id))?;
     // Ended twice, or already gone: nothing is left to do for this entry.
-    let Some(Lookup::Live(stored)) = super::transaction(&*write.rows, id)? else { return Ok(()) };
-    let tombstone = tombstone_of(&stored)?;
+    let read = super::transaction(&*write.rows, id);
+    let Some(Lookup::Live(stored)) = readable(id, read)?.flatten() else { return Ok(()) };
+    let Some(tombstone) = tombstone_of(&stored) else {
+        tracing::warn!(%id, "an ended transaction does not begin with its acceptance; it is kept");
+        return Ok(());
+    };
     write.delete_chunked(Table::Tx, &keys::command(id))?;
     write.rows.delete(Table::Tx, &keys::ship_to(id))?;
     write.delete_chunked(Table::Tx, &keys::facts(id))?;
@@ -72,14 +76,22 @@ fn bury(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result
     write.rows.put(Table::Tombstones, &keys::ended(ended_at, id), &format::encode_mark())
 }
 
-fn tombstone_of(stored: &StoredTransaction) -> Result<Tombstone, RowError> {
-    let Some(first) = stored.facts.first() else {
-        return Err(RowError::Broken(format!("{} has no first fact", stored.id)));
-    };
-    let Fact::Accepted(accepted) = &first.fact else {
-        return Err(RowError::Broken(format!("{} does not begin with its acceptance", stored.id)));
-    };
-    Ok(Tombstone {
+/// What cannot be read is kept for whoever looks into it, and must not hold up what stands behind.
+fn readable<T>(id: TransactionId, read: Result<T, RowError>) -> Result<Option<T>, RowError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(e @ RowError::Corrupt { .. }) => {
+            tracing::warn!(%id, error = %e, "an ended transaction cannot be read; it is kept");
+            Ok(None)
+        }
+        Err(e @ (RowError::Full | RowError::Backend(_) | RowError::Broken(_))) => Err(e),
+    }
+}
+
+fn tombstone_of(stored: &StoredTransaction) -> Option<Tombstone> {
+    let first = stored.facts.first()?;
+    let Fact::Accepted(accepted) = &first.fact else { return None };
+    Some(Tombstone {
         id: stored.id,
         client: stored.client,
         digest: stored.digest,
@@ -93,7 +105,8 @@ fn tombstone_of(stored: &StoredTransaction) -> Result<Tombstone, RowError> {
 fn erase(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
     write.rows.delete(Table::Tombstones, &keys::ended(ended_at, id))?;
     let Some(bytes) = read_chunked(&*write.rows, Table::Tx, &keys::command(id))? else { return Ok(()) };
-    let (tombstone, _) = decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes))?;
+    let read = decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes));
+    let Some((tombstone, _)) = readable(id, read)? else { return Ok(()) };
     let mut claims = vec![keys::reference_claim(tombstone.client, tombstone.kind, &tombstone.reference)];
     let keys_prefix = keys::keys_of(id);
     for back in keys_under(&*write.rows, Table::Tx, &keys_prefix)? {

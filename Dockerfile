@@ -1,0 +1,18 @@
+# One node with the embedded store. Build: docker build -t wavegate .
+FROM rust:1-bookworm AS build
+WORKDIR /build
+COPY . .
+RUN cargo build --release --locked --bin wavegate
+
+FROM debian:bookworm-slim
+RUN useradd --system --uid 10001 --no-create-home wavegate \
+    && mkdir /data && chown wavegate /data
+COPY --from=build /build/target/release/wavegate /usr/local/bin/wavegate
+USER wavegate
+VOLUME /data
+EXPOSE 8080
+# Longer than shutdown.grace (20 s), or a stop would be a kill.
+STOPSIGNAL SIGTERM
+ENV WAVEGATE__STORE__EMBEDDED__DATA_DIR=/data
+ENTRYPOINT ["wavegate"]
+CMD ["serve"]
