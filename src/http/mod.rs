@@ -42,8 +42,9 @@ use auth::Keys;
 use problem::Problem;
 use state::State;
 
-/// A head must arrive within this.
-const HEAD_MAX: Duration = Duration::from_secs(5);
+/// A head must arrive within this from the connection on. A busy client opens many connections
+/// before it comes to write on each, and one that is too late is cut off.
+const HEAD_MAX: Duration = Duration::from_secs(15);
 /// Clients that send in bursts keep their connections; longer than most proxies hold theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Requests that are being answered get this long to end once the server is to stop; who starts

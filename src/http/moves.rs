@@ -5,6 +5,7 @@ use wavegate_engine::domain::command::Command;
 use wavegate_engine::wire::requests;
 
 use super::accept::{self, Wishes, Work};
+use super::auth::Caller;
 use super::body;
 use super::call::Call;
 use super::problem::Problem;
@@ -27,9 +28,13 @@ pub(crate) async fn create(
     if !call.caller.enters(&moved.command.warehouse) {
         return Err(Problem::Forbidden("the key is for other warehouses"));
     }
-    let (named, at) = match &moved.owner {
-        Some(owner) => (Some(owner.as_str()), "owner"),
-        None => (params.text("client"), "client"),
+    let (named, at) = match (&moved.owner, &call.caller) {
+        (Some(owner), _) => (Some(owner.as_str()), "owner"),
+        // The system of a warehouse says it in the move itself, or not at all.
+        (None, Caller::Wms(_)) => return Err(Problem::ClientRequired),
+        (None, Caller::Client(_) | Caller::Operator | Caller::Local(_) | Caller::Anybody) => {
+            (params.text("client"), "client")
+        }
     };
     let client = call.caller.client(&state.engine, named, at)?;
     let warehouse = state.engine.warehouses().iter().find(|w| w.code == moved.command.warehouse);

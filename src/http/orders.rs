@@ -23,8 +23,10 @@ use super::status;
 const LOOKED_AT_MAX: usize = 5_000;
 /// Orders of a page unless the caller says otherwise.
 const PAGE: u64 = 50;
-/// Orders of a page at most: each may have 500 lines.
-const PAGE_MAX: u64 = 200;
+/// Orders of a page at most.
+const PAGE_MAX: u64 = 1_000;
+/// Lines after which a page ends early: large orders make short pages, not large answers.
+const PAGE_LINES: usize = 20_000;
 /// Ids read at once while walking.
 const STRIDE: usize = 200;
 
@@ -136,21 +138,31 @@ async fn walk(
     limit: usize,
 ) -> Result<(Vec<StoredTransaction>, Option<TransactionId>), Problem> {
     let mut found = Vec::new();
-    let mut looked_at = 0;
+    let (mut looked_at, mut lines) = (0, 0);
     loop {
         let ids = state.engine.store().orders_of(client, after, STRIDE).await.map_err(|e| unreadable(&e))?;
         let more = ids.len() == STRIDE;
         for id in ids {
-            if found.len() == limit || looked_at == LOOKED_AT_MAX {
+            if found.len() == limit || looked_at == LOOKED_AT_MAX || lines >= PAGE_LINES {
                 return Ok((found, after));
             }
             looked_at += 1;
             after = Some(id);
-            found.extend(live(state, id).await?.filter(|t| filter.passes(t)));
+            if let Some(order) = live(state, id).await?.filter(|t| filter.passes(t)) {
+                lines += lines_of(&order);
+                found.push(order);
+            }
         }
         if !more {
             return Ok((found, None));
         }
+    }
+}
+
+fn lines_of(transaction: &StoredTransaction) -> usize {
+    match &transaction.command {
+        Command::Order(order) => order.lines.len(),
+        Command::Move(_) | Command::Cancellation(_) | Command::Manifest(_) => 0,
     }
 }
 

@@ -5,13 +5,15 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::door::{order, post, receive, request, send, until};
-use crate::server::TestServer;
+use crate::server::{TestServer, client};
 
 #[actix_rt::test]
 async fn the_same_reference_a_hundred_times_at_once_is_one_order() {
     let server = TestServer::start();
     let body = order("same");
-    let answers = join_all((0..100).map(|_| post(&server, "/v1/orders", &body))).await;
+    let client = client();
+    let once = || send(client.post(server.at("/v1/orders")).json(&body));
+    let answers = join_all((0..100).map(|_| once())).await;
     let first = answers[0].id().to_owned();
     assert!(answers.iter().all(|a| a.status == 202 && a.id() == first));
     let fresh = answers.iter().filter(|a| a.header("idempotent-replayed") == Some("false")).count();

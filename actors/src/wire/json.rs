@@ -109,7 +109,11 @@ impl<'de> Visitor<'de> for Tree {
             fields.push((key, map.next_value()?));
         }
         match repeated(&fields) {
-            Some(key) => Err(Error::custom(format_args!("the key {key:?} stands twice in one object"))),
+            Some(key) => {
+                // A hostile key is not repeated at its full length.
+                let key: String = key.chars().take(60).collect();
+                Err(Error::custom(format_args!("the key {key:?} stands twice in one object")))
+            }
             None => Ok(Json::Object(fields)),
         }
     }
