@@ -2,7 +2,7 @@
 //! backends that hold ordered rows, and the backends themselves.
 //!
 //! Backends do not know each other, and nothing here knows an actor. [`keys`] has the table of
-//! tables, [`format`] the stored values, [`rows`] what the operations do.
+//! tables, [`mod@format`] the stored values, [`rows`] what the operations do.
 
 mod backend;
 pub mod check;

@@ -1,7 +1,7 @@
 //! The embedded store: LMDB in one data directory, one writer thread, group commit with fsync.
 //!
 //! Reads run on the caller's thread in short transactions and never across an await. Writes queue
-//! for the writer ([`writer`]), which answers once they are on disk. It must never be opened
+//! for the writer (`writer`), which answers once they are on disk. It must never be opened
 //! without sync: a 202 would lie.
 //!
 //! A data directory holds `data.mdb` and `lock.mdb` (LMDB's own) and `wavegate.lock`, which only
