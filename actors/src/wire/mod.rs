@@ -4,6 +4,8 @@
 //! nothing in it knows the store, an actor or HTTP.
 
 pub mod accepted;
+mod address;
+mod fold;
 pub mod json;
 pub mod reader;
 pub mod requests;

@@ -353,3 +353,43 @@ pub fn time(value: Json<'_>, path: &Path<'_>, faults: &mut Faults) -> Option<Tim
     }
     time
 }
+
+/// Reads an array of 1 to `max` items.
+pub fn bounded_list<'j>(
+    value: Json<'j>,
+    max: usize,
+    path: &Path<'_>,
+    faults: &mut Faults,
+) -> Option<Vec<Json<'j>>> {
+    let items = list(value, path, faults)?;
+    if items.is_empty() {
+        faults.add(path, FaultCode::OutOfRange, "must have at least one item");
+        return None;
+    }
+    if items.len() > max {
+        faults.add(path, FaultCode::TooLong, format!("must have at most {max} items"));
+        return None;
+    }
+    Some(items)
+}
+
+/// Reads every item, so that the faults of all of them are found; `None` when any is at fault.
+pub fn each<'j, T>(
+    items: Vec<Json<'j>>,
+    path: &Path<'_>,
+    faults: &mut Faults,
+    mut read: impl FnMut(Json<'j>, &Path<'_>, &mut Faults) -> Option<T>,
+) -> Option<Vec<T>> {
+    let mut all = Some(Vec::with_capacity(items.len()));
+    for (i, item) in items.into_iter().enumerate() {
+        let read = read(item, &Path::Index(path, i), faults);
+        all = match (all, read) {
+            (Some(mut all), Some(item)) => {
+                all.push(item);
+                Some(all)
+            }
+            (None, _) | (_, None) => None,
+        };
+    }
+    all
+}

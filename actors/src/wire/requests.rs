@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::address;
 use super::json::Json;
 use super::reader::{self, Chars, Fault, FaultCode, Faults, Fields, Path};
 use crate::domain::command::{
@@ -19,12 +20,6 @@ pub const IDS_MAX: usize = 500;
 
 /// Warehouse codes and the names of services and clients are names that somebody configured.
 const NAME: Chars = Chars { min: 1, max: 64, controls: false };
-/// A field of an address that must say something; longer than any that carriers print.
-const ADDRESS: Chars = Chars { min: 1, max: 200, controls: false };
-/// A field of an address that may be empty, as many systems send what they do not have.
-const ADDRESS_OR_EMPTY: Chars = Chars { min: 0, max: 200, controls: false };
-/// Street lines: more than any label has room for.
-const ADDRESS_LINES_MAX: usize = 10;
 const METADATA_KEY: Chars = Chars { min: 1, max: 64, controls: false };
 const METADATA_VALUE: Chars = Chars { min: 0, max: 500, controls: true };
 /// An id that is asked for; longer ones are not repeated in the answer.
@@ -129,7 +124,7 @@ pub fn order(json: Json<'_>, catalogue: &Catalogue, faults_max: usize) -> Result
         });
         let not_before = fields.optional("not_before", root, faults, reader::time);
         let requested_ship_by = fields.optional("requested_ship_by", root, faults, reader::time);
-        let ship_to = fields.required("ship_to", root, faults, ship_to);
+        let ship_to = fields.required("ship_to", root, faults, address::ship_to);
         let lines = fields.required("lines", root, faults, lines);
         let metadata = fields.defaulted("metadata", root, faults, metadata);
         let command = OrderCommand {
@@ -192,9 +187,9 @@ pub fn cancellation(json: Json<'_>) -> Result<CancellationRequest, Vec<Fault>> {
     read(json, Faults::MAX, |fields, root, faults| {
         let reference = fields.optional("reference", root, faults, reference);
         let lines = fields.optional("lines", root, faults, |v, p, f| {
-            let items = bounded_list(v, LINES_MAX, p, f)?;
+            let items = reader::bounded_list(v, LINES_MAX, p, f)?;
             let mut seen = HashSet::new();
-            each(items, p, f, |v, p, f| {
+            reader::each(items, p, f, |v, p, f| {
                 let number = reader::whole(&v, (1, LineNo::MAX), p, f)?;
                 unique(number, &mut seen, p, f)
             })
@@ -210,8 +205,8 @@ pub fn cancellation(json: Json<'_>) -> Result<CancellationRequest, Vec<Fault>> {
 pub fn status_query(json: Json<'_>) -> Result<Vec<String>, Vec<Fault>> {
     read(json, Faults::MAX, |fields, root, faults| {
         fields.required("ids", root, faults, |v, p, f| {
-            let items = bounded_list(v, IDS_MAX, p, f)?;
-            each(items, p, f, |v, p, f| reader::text(v, ID, p, f))
+            let items = reader::bounded_list(v, IDS_MAX, p, f)?;
+            reader::each(items, p, f, |v, p, f| reader::text(v, ID, p, f))
         })
     })
 }
@@ -290,9 +285,9 @@ fn allocation(value: Json<'_>, path: &Path<'_>, faults: &mut Faults) -> Option<A
 }
 
 fn lines(value: Json<'_>, path: &Path<'_>, faults: &mut Faults) -> Option<Vec<OrderLine>> {
-    let items = bounded_list(value, LINES_MAX, path, faults)?;
+    let items = reader::bounded_list(value, LINES_MAX, path, faults)?;
     let mut seen = HashSet::with_capacity(items.len());
-    each(items, path, faults, |value, path, faults| {
+    reader::each(items, path, faults, |value, path, faults| {
         let mut fields = Fields::open(value, path, faults)?;
         let line = fields.required("line", path, faults, |v, p, f| {
             let number = reader::whole(&v, (1, LineNo::MAX), p, f)?;
@@ -338,87 +333,6 @@ fn metadata(value: Json<'_>, path: &Path<'_>, faults: &mut Faults) -> Option<BTr
         }
     }
     read
-}
-
-fn ship_to(value: Json<'_>, path: &Path<'_>, faults: &mut Faults) -> Option<ShipTo> {
-    let mut fields = Fields::open(value, path, faults)?;
-    let must = |v: Json<'_>, p: &Path<'_>, f: &mut Faults| reader::text(v, ADDRESS, p, f);
-    let may = |v: Json<'_>, p: &Path<'_>, f: &mut Faults| reader::text(v, ADDRESS_OR_EMPTY, p, f);
-    let name = fields.required("name", path, faults, must);
-    let company = fields.optional("company", path, faults, may);
-    let lines = fields.required("lines", path, faults, |v, p, f| {
-        let items = bounded_list(v, ADDRESS_LINES_MAX, p, f)?;
-        each(items, p, f, must)
-    });
-    let city = fields.required("city", path, faults, must);
-    let region = fields.optional("region", path, faults, may);
-    let postal_code = fields.optional("postal_code", path, faults, may);
-    let country = fields.required("country", path, faults, country);
-    let phone = fields.optional("phone", path, faults, may);
-    let email = fields.optional("email", path, faults, may);
-    fields.close(path, faults);
-    Some(ShipTo {
-        name: name?,
-        company: company?,
-        lines: lines?,
-        city: city?,
-        region: region?,
-        postal_code: postal_code?,
-        country: country?,
-        phone: phone?,
-        email: email?,
-    })
-}
-
-fn country(value: Json<'_>, path: &Path<'_>, faults: &mut Faults) -> Option<String> {
-    let code = reader::string(value, path, faults)?;
-    // The table reads small letters as well; the standard's codes are capital.
-    let known = celes::Country::from_alpha2(&*code).ok().filter(|c| c.alpha2 == code);
-    if known.is_none() {
-        let detail = "must be a country code of ISO 3166-1 alpha-2, in capitals";
-        faults.add(path, FaultCode::UnknownValue, detail);
-    }
-    known.map(|c| c.alpha2.to_owned())
-}
-
-/// Reads an array of 1 to `max` items.
-fn bounded_list<'j>(
-    value: Json<'j>,
-    max: usize,
-    path: &Path<'_>,
-    faults: &mut Faults,
-) -> Option<Vec<Json<'j>>> {
-    let items = reader::list(value, path, faults)?;
-    if items.is_empty() {
-        faults.add(path, FaultCode::OutOfRange, "must have at least one item");
-        return None;
-    }
-    if items.len() > max {
-        faults.add(path, FaultCode::TooLong, format!("must have at most {max} items"));
-        return None;
-    }
-    Some(items)
-}
-
-/// Reads every item, so that the faults of all of them are found; `None` when any is at fault.
-fn each<'j, T>(
-    items: Vec<Json<'j>>,
-    path: &Path<'_>,
-    faults: &mut Faults,
-    mut read: impl FnMut(Json<'j>, &Path<'_>, &mut Faults) -> Option<T>,
-) -> Option<Vec<T>> {
-    let mut all = Some(Vec::with_capacity(items.len()));
-    for (i, item) in items.into_iter().enumerate() {
-        let read = read(item, &Path::Index(path, i), faults);
-        all = match (all, read) {
-            (Some(mut all), Some(item)) => {
-                all.push(item);
-                Some(all)
-            }
-            (None, _) | (_, None) => None,
-        };
-    }
-    all
 }
 
 #[cfg(test)]
