@@ -21,7 +21,7 @@ enum Input {
     Order { allocation: Allocation, lines: Vec<(u8, u32)>, priority: u8 },
     Receive { sku: u8, quantity: u32 },
     Release { order: usize },
-    Report { order: usize, n: u16, report: ReleaseReport, twice: bool },
+    Report { order: usize, n: u16, reports: Vec<ReleaseReport>, twice: bool },
     Cancel { order: usize, lines: Option<Vec<u32>> },
     CancelAnswer { order: usize, n: u16, cancelled: bool },
     Reject { order: usize, n: u16 },
@@ -66,8 +66,8 @@ fn input() -> impl Strategy<Value = Input> {
         3 => (allocation, lines, 0u8..10).prop_map(|(allocation, lines, priority)| Input::Order { allocation, lines, priority }),
         3 => (0u8..3, 1u32..8).prop_map(|(sku, quantity)| Input::Receive { sku, quantity }),
         4 => order.clone().prop_map(|order| Input::Release { order }),
-        6 => (order.clone(), n.clone(), report(), any::<bool>())
-            .prop_map(|(order, n, report, twice)| Input::Report { order, n, report, twice }),
+        6 => (order.clone(), n.clone(), prop::collection::vec(report(), 1..4), any::<bool>())
+            .prop_map(|(order, n, reports, twice)| Input::Report { order, n, reports, twice }),
         2 => (order.clone(), prop::option::of(prop::collection::vec(1u32..4, 1..3)))
             .prop_map(|(order, lines)| Input::Cancel { order, lines }),
         2 => (order.clone(), n.clone(), any::<bool>())
@@ -157,7 +157,7 @@ impl Shop {
                     self.record(order, vec![OrderFact::Released { n, wave, units: Units::Whole }]);
                 }
             }
-            Input::Report { order, n, report, twice } => self.report(order, n, &report, twice),
+            Input::Report { order, n, reports, twice } => self.report(order, n, &reports, twice),
             Input::Cancel { order, lines } => {
                 let request = self.id();
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
@@ -213,12 +213,13 @@ impl Shop {
         self.placed(&placement);
     }
 
-    fn report(&mut self, i: usize, n: u16, report: &ReleaseReport, twice: bool) {
+    fn report(&mut self, i: usize, n: u16, reports: &[ReleaseReport], twice: bool) {
         for round in 0..=u8::from(twice) {
             let serial = self.ids * 10;
             let Some((_, order, _)) = self.orders.get(i) else { return };
             let Ok(mut booking) = Booking::new(order, n) else { return };
-            if booking.add(report).is_err() {
+            let good = reports.iter().filter(|report| booking.add(report).is_ok()).count();
+            if good == 0 {
                 return;
             }
             let mut used = 0;
@@ -228,7 +229,7 @@ impl Shop {
                 Sscc::build(prefix, serial + used)
             });
             self.ids += 1;
-            assert!(round == 0 || facts.is_empty(), "{report:?} twice means {facts:?}");
+            assert!(round == 0 || facts.is_empty(), "{reports:?} twice means {facts:?}");
             self.record(i, facts);
         }
     }
@@ -311,7 +312,7 @@ fn an_order_that_ends_while_the_wms_is_asked_settles_its_request_and_gets_no_lat
     shop.act(Input::Cancel { order: 0, lines: None });
     let damaged = ReleaseReport::Damaged(LineUnits::from_slice(&[(1, 1)]));
     let before = shop.orders[0].2.len();
-    shop.report(0, 1, &damaged, false);
+    shop.report(0, 1, &[damaged], false);
     let (_, order, history) = &shop.orders[0];
     assert!(order.is_done());
     assert_eq!(order.settled_requests(&history[before..]).len(), 1, "the request is decided with the end");
@@ -340,9 +341,9 @@ fn a_missing_unit_is_allocated_again_from_other_stock_or_waits() {
     shop.order(Allocation::ShipComplete, &[(0, 2)], 5);
     shop.act(Input::Release { order: 0 });
     let short = |q| ReleaseReport::ShortPick(LineUnits::from_slice(&[(1, q)]));
-    shop.report(0, 1, &short(1), false);
+    shop.report(0, 1, &[short(1)], false);
     assert!(shop.orders[0].1.ready_for_wave(), "the third unit replaces the missing one");
-    shop.report(0, 1, &short(2), false);
+    shop.report(0, 1, &[short(2)], false);
     assert_eq!(shop.orders[0].1.lines()[0].backordered, 1, "no fourth unit: the second missing one waits");
     shop.judge();
 }

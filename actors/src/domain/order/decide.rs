@@ -123,29 +123,28 @@ impl Order {
     pub fn cancel_answered(&self, n: u16, cancelled: bool) -> Vec<OrderFact> {
         let Some(release) = self.release(n).filter(|_| !self.is_done()) else { return Vec::new() };
         let mut gone: BTreeMap<LineNo, Quantity> = BTreeMap::new();
-        let mut facts = Vec::new();
+        let (mut withdrawn, mut taken) = (Vec::new(), Vec::new());
         for ask in self.asks.iter().filter(|a| a.open.contains(&n)) {
             // Two requests may ask about one release; each unit is cancelled by the first.
             let units: LineUnits = release
                 .cancellable(ask.lines.as_deref())
                 .into_iter()
-                .map(|(line, q)| (line, q - gone.get(&line).copied().unwrap_or(0)))
+                .map(|(line, q)| (line, q - count(&gone, line)))
                 .filter(|(_, q)| cancelled && *q > 0)
                 .collect();
             if units.is_empty() {
-                facts.push(OrderFact::CancelWithdrawn { request: ask.request, n });
+                withdrawn.push(OrderFact::CancelWithdrawn { request: ask.request, n });
                 continue;
             }
             for (line, q) in &units {
                 *gone.entry(*line).or_default() += q;
             }
-            facts.push(OrderFact::Cancelled {
-                cause: CancelCause::Request(ask.request),
-                release: Some(n),
-                units,
-            });
+            let cause = CancelCause::Request(ask.request);
+            taken.push(OrderFact::Cancelled { cause, release: Some(n), units });
         }
-        facts
+        // The last of the cancelled units may end the order, and nothing follows an end.
+        withdrawn.append(&mut taken);
+        withdrawn
     }
 
     /// What it means that the WMS refuses release `n`: what was to be cancelled is, and if
@@ -353,10 +352,14 @@ impl<'a> Booking<'a> {
         } else if raised || (self.begun && !self.release.begun() && facts.is_empty()) {
             facts.push(OrderFact::Picking { n, picked });
         }
-        if self.rejected {
-            facts.extend(self.order.rejected_by_wms(n));
-        } else if let Some(cancelled) = self.cancelled {
-            facts.extend(self.order.cancel_answered(n, cancelled));
+        if self.rejected || self.cancelled.is_some() {
+            // What was picked or missing by the same message is not there to be taken out.
+            let mut so_far = self.order.clone();
+            facts.iter().for_each(|fact| so_far.apply(fact, self.release.at));
+            facts.extend(match (self.rejected, self.cancelled) {
+                (true, _) => so_far.rejected_by_wms(n),
+                (false, cancelled) => so_far.cancel_answered(n, cancelled == Some(true)),
+            });
         }
         facts
     }
