@@ -249,6 +249,7 @@ fn http_options(settings: &Settings, drain: CancellationToken) -> HttpOptions {
         drain,
         // With keys a caller proves who it is; without, only that it stands on this machine.
         loopback_only: settings.keys.is_empty(),
+        grace: settings.shutdown.grace,
     }
 }
 

@@ -47,10 +47,6 @@ use state::State;
 const HEAD_MAX: Duration = Duration::from_secs(15);
 /// Clients that send in bursts keep their connections; longer than most proxies hold theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Requests that are being answered get this long to end once the server is to stop; who starts
-/// the server bounds the whole stop.
-const SHUTDOWN_S: u64 = 20;
-
 /// What the door must know.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -66,6 +62,8 @@ pub struct HttpOptions {
     pub drain: CancellationToken,
     /// Refuse to listen on anything but loopback; must be set when there are no keys.
     pub loopback_only: bool,
+    /// Requests that are being answered get this long to end once the server is to stop.
+    pub grace: Duration,
 }
 
 /// Starts to serve on a bound socket. The server is a future that must be polled; it handles no
@@ -84,6 +82,7 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
     let keys = Keys::new(&options.keys, &engine).map_err(|client| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("a key names the unknown client {client:?}"))
     })?;
+    let grace = options.grace;
     let state = web::Data::new(State::new(engine, keys, &options));
     let app = move || {
         App::new()
@@ -94,13 +93,15 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
             .wrap(TracingLogger::<front::RequestSpan>::new())
             .wrap(from_fn(front::front))
     };
+    // Whole seconds only, and never none: who starts the server bounds the whole stop.
+    let grace_s = grace.as_secs().max(1);
     let server = HttpServer::new(app)
         .workers(available_parallelism().map_or(1, usize::from))
         .client_request_timeout(HEAD_MAX)
         .keep_alive(KEEP_ALIVE)
         .tcp_nodelay(true)
         .h1_allow_half_closed(false)
-        .shutdown_timeout(SHUTDOWN_S)
+        .shutdown_timeout(grace_s)
         .disable_signals()
         .listen(listener)?;
     Ok(server.run())
