@@ -11,8 +11,8 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("ports", &["ports", "wire", "domain"]),
     ("store", &["store", "ports", "wire", "domain"]),
     ("wms", &["wms", "ports", "wire", "domain"]),
-    // The engine's options are the actors' as well; only `store::digest` is shared with backends.
-    ("actors", &["actors", "engine", "store", "ports", "wire", "domain"]),
+    // Only `store::digest` is shared with backends.
+    ("actors", &["actors", "store", "ports", "wire", "domain"]),
     ("engine", &["engine", "actors", "store", "ports", "wire", "domain"]),
 ];
 

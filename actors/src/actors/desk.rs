@@ -5,9 +5,9 @@ use actix::prelude::*;
 use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
 
+use crate::actors::options::Snapshot;
 use crate::domain::ids::PartitionId;
 use crate::domain::time::Timestamp;
-use crate::engine::Snapshot;
 
 /// There may be something in the lanes.
 #[derive(Clone, Copy, Debug, Message)]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::gate::Gated;
 use super::site::Node;
+use crate::actors::options::{Submission, Submitted};
 use crate::domain::fact::{Accepted, Fact, Recorded};
-use crate::engine::{Submission, Submitted};
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{CommitError, NewCommand, Verdict};
 use crate::store::format;

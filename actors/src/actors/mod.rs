@@ -17,6 +17,7 @@ pub(crate) mod house;
 pub(crate) mod ingestion;
 pub(crate) mod inventory;
 pub(crate) mod manifester;
+pub(crate) mod options;
 pub(crate) mod pipeline;
 pub(crate) mod site;
 pub(crate) mod tripwire;

@@ -17,9 +17,9 @@ use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
 use super::turn::{Turn, cartons_in, manifest_out, subject, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
+use crate::actors::options::Snapshot;
 use crate::domain::ids::{ReleaseId, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::engine::Snapshot;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{
     CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,

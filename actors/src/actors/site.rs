@@ -6,9 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::waiters::Waiters;
+use crate::actors::options::{Rules, WarehouseOptions};
 use crate::domain::ids::{ClientNo, PartitionId, TraceContext, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::engine::{Rules, WarehouseOptions};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::faults::{FaultPoint, Faults};

@@ -4,12 +4,12 @@ use chrono::{Days, TimeZone, Utc};
 
 use super::Turn;
 use crate::actors::book::{Book, OpenOrder};
+use crate::actors::options::WarehouseOptions;
 use crate::actors::site::Site;
 use crate::domain::fact::{OrderFact, Units};
 use crate::domain::ids::{ReleaseId, TransactionId, WaveId};
 use crate::domain::release::Release;
 use crate::domain::time::Timestamp;
-use crate::engine::WarehouseOptions;
 use crate::ports::store::StoredWave;
 use crate::ports::wms::{ReleaseOut, Wave};
 

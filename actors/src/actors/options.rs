@@ -1,0 +1,98 @@
+//! What actors are told and what they say, beyond their messages: settings, submissions, snapshots.
+//! `engine` hands these types out as its own.
+
+use chrono::NaiveTime;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::domain::command::{Command, ShipTo};
+use crate::domain::estimate::PaceReport;
+use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
+use crate::domain::sscc::CompanyPrefix;
+use crate::domain::time::Timestamp;
+use crate::ports::store::{IdempotencyKey, Verdict};
+
+/// One configured warehouse.
+#[derive(Clone, Debug)]
+pub struct WarehouseOptions {
+    /// Its code on the wire.
+    pub code: String,
+    /// Its partition, for ever.
+    pub partition: PartitionId,
+    /// Where its cut-offs are read.
+    pub timezone: chrono_tz::Tz,
+    /// Orders that may wait in the work lane.
+    pub backlog_max: u64,
+    /// The services it offers.
+    pub services: Vec<String>,
+    /// When the truck of a service leaves, in local time.
+    pub cut_offs: BTreeMap<String, NaiveTime>,
+    /// Service to carrier; `ups` for the rest.
+    pub carriers: BTreeMap<String, String>,
+    /// Releases that may be unsettled at the WMS.
+    pub credits: u32,
+    /// Orders in a wave, at most.
+    pub wave_max: usize,
+}
+
+/// Rules for all warehouses.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// A wait for stock ends after this long.
+    pub backorder_max_wait: Duration,
+    /// A manifest closes when its oldest carton has waited this long.
+    pub manifest_close_every: Duration,
+    /// Or when it has this many cartons.
+    pub manifest_cartons_max: usize,
+    /// Prefix of the SSCCs that the house gives.
+    pub sscc_prefix: CompanyPrefix,
+    /// Ended transactions are kept this long, their tombstones as long again.
+    pub retention: Duration,
+    /// Callers that may wait for a change at once.
+    pub waiters_max: usize,
+}
+
+/// A command as HTTP hands it in.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// Whose it is.
+    pub client: ClientNo,
+    /// The partition that is to work it.
+    pub home: PartitionId,
+    /// The `Idempotency-Key` header.
+    pub key: Option<IdempotencyKey>,
+    /// What is asked for.
+    pub command: Command,
+    /// Personal data.
+    pub ship_to: Option<ShipTo>,
+    /// Of the call.
+    pub correlation: CorrelationId,
+    /// Of the call.
+    pub trace: TraceContext,
+}
+
+/// What became of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// The store's verdict.
+    pub verdict: Verdict,
+    /// The id it was accepted under, when it was.
+    pub id: Option<TransactionId>,
+    /// When it was accepted, if it is new.
+    pub at: Timestamp,
+}
+
+/// What the owner of a warehouse last published.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Orders in the work lane.
+    pub backlog: u64,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<Timestamp>,
+    /// Pulled orders that are not released yet.
+    pub unreleased: u64,
+    /// Unsettled releases at the WMS.
+    pub credits_used: u32,
+    /// Measured pace.
+    pub pace: PaceReport,
+}
