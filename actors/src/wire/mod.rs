@@ -12,3 +12,4 @@ pub mod requests;
 pub mod status;
 mod story;
 pub mod time;
+pub mod wms;

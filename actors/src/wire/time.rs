@@ -1,7 +1,8 @@
 //! Points in time as text: RFC 3339, UTC, milliseconds.
 
 use chrono::{DateTime, SecondsFormat};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::domain::time::Timestamp;
@@ -29,6 +30,13 @@ impl fmt::Display for WireTime {
 impl Serialize for WireTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for WireTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        WireTime::parse(&text).map(WireTime).ok_or_else(|| D::Error::custom("is no RFC 3339 time"))
     }
 }
 
