@@ -61,14 +61,21 @@ impl<'a> Booking<'a> {
     /// # Errors
     /// When it cannot be true of this release; nothing of it is booked.
     pub fn add(&mut self, report: &ReleaseReport) -> Result<(), Unbookable> {
+        let works = match report {
+            ReleaseReport::Picking
+            | ReleaseReport::Picked(_)
+            | ReleaseReport::Packed { .. }
+            | ReleaseReport::ShortPick(_)
+            | ReleaseReport::Damaged(_)
+            | ReleaseReport::Shipped(_) => true,
+            ReleaseReport::Rejected { .. } | ReleaseReport::Cancelled | ReleaseReport::CancelRefused => false,
+        };
+        // A release that was emptied by a cancellation or a refusal cannot be begun.
+        if works && !self.release.begun() && self.release.lines.iter().all(|l| l.returned == l.asked) {
+            return Err(Unbookable::Contradiction);
+        }
         match report {
-            ReleaseReport::Picking => {
-                // A release that was emptied by a cancellation or a refusal cannot be picked.
-                if self.release.lines.iter().all(|l| l.returned == l.asked) {
-                    return Err(Unbookable::Contradiction);
-                }
-                self.begun = true;
-            }
+            ReleaseReport::Picking => self.begun = true,
             ReleaseReport::Picked(units) => {
                 self.release.check(units, |l| self.missing_of(l.line))?;
                 raise(&mut self.picked, units);
