@@ -25,7 +25,7 @@ pub struct Booking<'a> {
     /// In cartons so far, where a report said it without cartons.
     packed: BTreeMap<LineNo, Quantity>,
     cartons: Vec<PackedCarton>,
-    /// Gone so far; an empty one means all that is packed.
+    /// Gone so far.
     shipped: Option<BTreeMap<LineNo, Quantity>>,
     rejected: bool,
     cancelled: Option<bool>,
@@ -90,6 +90,11 @@ impl<'a> Booking<'a> {
                 raise(&mut self.picked, lines);
             }
             ReleaseReport::Shipped(lines) => {
+                let whole = |l: &ReleaseLine| (l.line, l.asked - l.returned - self.missing_of(l.line));
+                let lines = &match lines.is_empty() {
+                    true => self.release.lines.iter().map(whole).collect(),
+                    false => lines.clone(),
+                };
                 self.release.check(lines, |l| self.missing_of(l.line))?;
                 // Shipped implies packed, and packed picked.
                 raise(&mut self.packed, lines);
@@ -252,14 +257,14 @@ fn raise(counts: &mut BTreeMap<LineNo, Quantity>, units: &LineUnits) {
     }
 }
 
-/// The cartons that have left, if `shipped` units of each line have (none named: all that is packed).
+/// The cartons that have left, if `shipped` units of each line have.
 fn left(release: &Release, shipped: &BTreeMap<LineNo, Quantity>) -> Option<OrderFact> {
     let gone = |l: &ReleaseLine| (l.line, count(shipped, l.line).saturating_sub(l.shipped));
     let mut left: BTreeMap<LineNo, Quantity> = release.lines.iter().map(gone).collect();
     let mut cartons = SmallVec::new();
     for carton in release.cartons.iter().filter(|c| !c.departed) {
         let fits = |&(line, q): &(LineNo, Quantity)| q <= count(&left, line);
-        if shipped.is_empty() || carton.carton.lines.iter().all(fits) {
+        if carton.carton.lines.iter().all(fits) {
             for (line, q) in &carton.carton.lines {
                 let left = left.entry(*line).or_default();
                 *left = left.saturating_sub(*q);
