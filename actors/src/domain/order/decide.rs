@@ -148,11 +148,12 @@ impl Order {
     }
 
     /// What it means that the WMS refuses release `n`: what was to be cancelled is, and if
-    /// anything is left the order is a dead letter.
+    /// anything is left the order is a dead letter, once more if it is one already: every refused
+    /// release gives its units and its credit back.
     #[must_use]
     pub fn rejected_by_wms(&self, n: u16) -> Vec<OrderFact> {
         let Some(release) = self.release(n) else { return Vec::new() };
-        if release.settled() || self.failed {
+        if release.settled() {
             return Vec::new();
         }
         let mut facts = self.cancel_answered(n, true);
