@@ -240,8 +240,7 @@ impl<'a> Booking<'a> {
     pub fn add(&mut self, report: &ReleaseReport) -> Result<(), Unbookable> {
         match report {
             ReleaseReport::Picking => {
-                // A release that was emptied by a cancellation or a refusal cannot be picked.
-                if self.release.lines.iter().all(|l| l.returned == l.asked) {
+                if self.release.is_emptied() {
                     return Err(Unbookable::Contradiction);
                 }
                 self.begun = true;
@@ -305,11 +304,17 @@ impl<'a> Booking<'a> {
     }
 
     fn pack(&mut self, cartons: &[PackedCarton]) -> Result<(), Unbookable> {
-        let known = |c: &PackedCarton| {
-            self.release.carton(&c.carton_id, c.carton_id.parse().ok()).is_some()
-                || self.cartons.iter().any(|have| have.carton_id == c.carton_id)
-        };
-        let new: Vec<PackedCarton> = cartons.iter().filter(|c| !known(c)).cloned().collect();
+        let mut new: Vec<PackedCarton> = Vec::new();
+        for carton in cartons {
+            let known = self.release.carton(&carton.carton_id, carton.carton_id.parse().ok()).is_some();
+            let named = |have: &PackedCarton| have.carton_id == carton.carton_id;
+            // A carton is packed once; one without units is nothing that could be shipped, and
+            // must not follow an end.
+            let empty = carton.lines.iter().all(|(_, q)| *q == 0);
+            if !known && !empty && !self.cartons.iter().chain(&new).any(named) {
+                new.push(carton.clone());
+            }
+        }
         let mut sums: BTreeMap<LineNo, Quantity> = BTreeMap::new();
         for &(line, q) in self.cartons.iter().chain(&new).flat_map(|c| &c.lines) {
             let sum = sums.entry(line).or_default();
@@ -350,7 +355,7 @@ impl<'a> Booking<'a> {
             let cartons = self.cartons.iter().map(|c| carton(c, next_sscc)).collect();
             let picked = if whole { Units::Whole } else { Units::Lines(picked) };
             facts.push(OrderFact::Packed { n, picked, cartons, carrier: carrier.to_owned() });
-        } else if raised || (self.begun && !self.release.begun() && facts.is_empty()) {
+        } else if raised || (self.begun && self.begins() && facts.is_empty()) {
             facts.push(OrderFact::Picking { n, picked });
         }
         if self.rejected || self.cancelled.is_some() {
@@ -363,6 +368,12 @@ impl<'a> Booking<'a> {
             });
         }
         facts
+    }
+
+    /// True when the first report of work is news. Reports without units are true of an emptied
+    /// release too, and mean nothing there.
+    fn begins(&self) -> bool {
+        !self.release.begun() && !self.release.is_emptied()
     }
 
     fn missing_facts(&self, facts: &mut Vec<OrderFact>) {

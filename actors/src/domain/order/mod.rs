@@ -288,15 +288,16 @@ impl Order {
         !self.failed && allocated && (!waits || self.allocation == Allocation::ShipPartial)
     }
 
-    /// Cartons that may go on a manifest now: under `ship_partial` each as it is packed,
-    /// otherwise none before every open unit is in a carton.
-    pub fn loadable(&self) -> impl Iterator<Item = &PackedCartonState> {
+    /// Cartons that may go on a manifest now, each with the release that packed it: under
+    /// `ship_partial` each as it is packed, otherwise none before every open unit is in a carton.
+    pub fn loadable(&self) -> impl Iterator<Item = (u16, &PackedCartonState)> {
         let together = self.allocation != Allocation::ShipPartial;
         let unpacked = self.failed
             || self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
             || self.releases.iter().flat_map(|r| &r.lines).any(|l| l.unpacked() > 0);
         let hold = together && unpacked;
-        self.releases.iter().flat_map(|r| &r.cartons).filter(move |c| !hold && c.manifest.is_none())
+        let packed = self.releases.iter().flat_map(|r| r.cartons.iter().map(|c| (r.n, c)));
+        packed.filter(move |(_, c)| !hold && c.manifest.is_none())
     }
 
     /// The manifests that its cartons are on and have not left with.
