@@ -384,3 +384,24 @@ fn one_carton_of_two_releases_leaves_with_each_of_them() {
     assert!(shop.orders[0].1.is_done());
     shop.judge();
 }
+
+#[test]
+fn what_is_packed_of_a_refused_order_ships_once_the_rest_is_cancelled() {
+    let mut shop = Shop::default();
+    shop.act(Input::Receive { sku: 0, quantity: 3 });
+    shop.order(Allocation::ShipComplete, &[(0, 2)], 5);
+    shop.act(Input::Release { order: 0 });
+    let one = LineUnits::from_slice(&[(1, 1)]);
+    let carton =
+        PackedCarton { carton_id: "a".to_owned(), tracking_number: None, weight_g: None, lines: one.clone() };
+    shop.report(0, 1, &[ReleaseReport::ShortPick(one), ReleaseReport::Packed(vec![carton])], false);
+    shop.act(Input::Release { order: 0 });
+    shop.act(Input::Reject { order: 0, n: 2 });
+    assert!(shop.orders[0].1.is_failed());
+    assert_eq!(shop.orders[0].1.loadable().count(), 0, "it ships complete");
+    shop.act(Input::Cancel { order: 0, lines: None });
+    shop.act(Input::Manifest);
+    shop.act(Input::Depart);
+    assert_eq!(shop.orders[0].1.state(), super::state::State::Shipped);
+    shop.judge();
+}

@@ -292,8 +292,9 @@ impl Order {
     /// `ship_partial` each as it is packed, otherwise none before every open unit is in a carton.
     pub fn loadable(&self) -> impl Iterator<Item = (u16, &PackedCartonState)> {
         let together = self.allocation != Allocation::ShipPartial;
-        let unpacked = self.failed
-            || self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
+        // What a refused release held is allocated again, so it keeps the rest here until it is
+        // cancelled.
+        let unpacked = self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
             || self.releases.iter().flat_map(|r| &r.lines).any(|l| l.unpacked() > 0);
         let hold = together && unpacked;
         let packed = self.releases.iter().flat_map(|r| r.cartons.iter().map(|c| (r.n, c)));
