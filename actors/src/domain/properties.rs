@@ -386,6 +386,20 @@ fn one_carton_of_two_releases_leaves_with_each_of_them() {
 }
 
 #[test]
+fn stock_of_several_skus_freed_together_is_offered_in_one_order_of_ranks() {
+    let mut shop = Shop::default();
+    // The late one wants both SKUs, the urgent one only the second.
+    shop.order(Allocation::ShipComplete, &[(0, 1), (1, 1)], 9);
+    shop.order(Allocation::ShipComplete, &[(1, 1)], 0);
+    for sku in [0, 1] {
+        shop.ledger.receive((CLIENT, sku_of(sku)), 1).unwrap();
+    }
+    shop.offer();
+    let ready: Vec<bool> = shop.orders.iter().map(|(_, o, _)| o.ready_for_wave()).collect();
+    assert_eq!(ready, [false, true]);
+}
+
+#[test]
 fn what_is_packed_of_a_refused_order_ships_once_the_rest_is_cancelled() {
     let mut shop = Shop::default();
     shop.act(Input::Receive { sku: 0, quantity: 3 });
