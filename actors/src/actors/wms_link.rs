@@ -2,7 +2,7 @@
 //! for the next turn. It holds nothing that a restart could not find in the folds again.
 
 use actix::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::gate::Gated;
@@ -52,14 +52,14 @@ impl Perform {
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Wave { wave: WaveId, answer: WaveAnswer },
-    Cancel { release: ReleaseId, reply: CancelReply },
+    Cancel { release: ReleaseId, request: TransactionId, reply: CancelReply },
 }
 
 /// One call to make until it is answered.
 #[derive(Clone, Debug)]
 enum Call {
     Wave(Wave),
-    Cancel { release: ReleaseId, lines: Option<Vec<LineNo>> },
+    Cancel { release: ReleaseId, request: TransactionId, lines: Option<Vec<LineNo>> },
     Manifest(ManifestOut),
 }
 
@@ -78,8 +78,6 @@ pub(crate) struct WmsLink {
     /// Calls to make, in order of their names.
     waiting: BTreeMap<CallId, Call>,
     under_way: BTreeMap<CallId, Call>,
-    /// Questions that the WMS will answer by the control lane: not asked again by this tree.
-    pending: BTreeSet<CallId>,
     answers: Vec<Answer>,
     failures: u32,
     paused: bool,
@@ -92,7 +90,6 @@ impl WmsLink {
             site,
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
-            pending: BTreeSet::new(),
             answers: Vec::new(),
             failures: 0,
             paused: false,
@@ -101,7 +98,7 @@ impl WmsLink {
     }
 
     fn owe(&mut self, id: CallId, call: Call) {
-        if !self.under_way.contains_key(&id) && !self.pending.contains(&id) {
+        if !self.under_way.contains_key(&id) {
             self.waiting.insert(id, call);
         }
     }
@@ -125,9 +122,6 @@ impl WmsLink {
         match answer {
             Ok(answer) => {
                 self.failures = 0;
-                if let Some(Answer::Cancel { reply: CancelReply::Pending, .. }) = answer {
-                    self.pending.insert(id);
-                }
                 if let Some(answer) = answer {
                     self.answers.push(answer);
                     self.site.desk.nudge();
@@ -175,9 +169,9 @@ async fn make(
             let id = wave.id;
             Ok(Some(Answer::Wave { wave: id, answer: wms.wave(wave).await? }))
         }
-        Call::Cancel { release, lines } => {
+        Call::Cancel { release, request, lines } => {
             let reply = wms.cancel(release, lines).await?;
-            Ok(Some(Answer::Cancel { release, reply }))
+            Ok(Some(Answer::Cancel { release, request, reply }))
         }
         Call::Manifest(manifest) => wms.manifest(manifest).await.map(|()| None),
     }
@@ -223,7 +217,7 @@ impl Handler<Gated<Perform>> for WmsLink {
         }
         for CancelQuestion { request, release, lines } in questions {
             let lines = lines.map(|lines| lines.to_vec());
-            self.owe(CallId::Cancel(release, request), Call::Cancel { release, lines });
+            self.owe(CallId::Cancel(release, request), Call::Cancel { release, request, lines });
         }
         for manifest in manifests {
             self.owe(CallId::Manifest(manifest.id), Call::Manifest(manifest));

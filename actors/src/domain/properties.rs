@@ -169,10 +169,13 @@ impl Shop {
             }
             Input::CancelAnswer { order, n, cancelled } => {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
-                let facts = order_.cancel_answered(n, cancelled);
+                let Some(question) = order_.questions().find(|q| q.release.n == n) else { return };
+                let request = Some(question.request);
+                let facts = order_.cancel_answered(n, request, cancelled);
+                assert!(!facts.is_empty(), "an answer to an open question decides it");
                 self.record(order, facts);
                 assert!(
-                    self.orders[order].1.cancel_answered(n, cancelled).is_empty(),
+                    self.orders[order].1.cancel_answered(n, request, cancelled).is_empty(),
                     "a repeated answer means nothing"
                 );
             }
@@ -331,7 +334,7 @@ fn an_order_that_ends_while_the_wms_is_asked_settles_its_request_and_gets_no_lat
     let (_, order, history) = &shop.orders[0];
     assert!(order.is_done());
     assert_eq!(order.settled_requests(&history[before..]).len(), 1, "the request is decided with the end");
-    assert!(order.cancel_answered(1, false).is_empty() && order.cancel_answered(1, true).is_empty());
+    assert!([true, false].iter().all(|cancelled| order.cancel_answered(1, None, *cancelled).is_empty()));
 }
 
 #[test]
@@ -417,5 +420,26 @@ fn what_is_packed_of_a_refused_order_ships_once_the_rest_is_cancelled() {
     shop.act(Input::Manifest);
     shop.act(Input::Depart);
     assert_eq!(shop.orders[0].1.state(), super::state::State::Shipped);
+    shop.judge();
+}
+
+#[test]
+fn an_answer_about_some_lines_decides_no_other_request() {
+    let mut shop = Shop::default();
+    for sku in [0, 1] {
+        shop.act(Input::Receive { sku, quantity: 1 });
+    }
+    shop.order(Allocation::ShipComplete, &[(0, 1), (1, 1)], 5);
+    shop.act(Input::Release { order: 0 });
+    shop.act(Input::Cancel { order: 0, lines: Some(vec![1]) });
+    shop.act(Input::Cancel { order: 0, lines: Some(vec![2]) });
+    // The WMS cancels line 1, then begins to pick: what is asked about line 2 is too late.
+    shop.act(Input::CancelAnswer { order: 0, n: 1, cancelled: true });
+    shop.report(0, 1, &[ReleaseReport::Cancelled], true);
+    let cancelled = |shop: &Shop| shop.orders[0].1.lines().iter().map(|l| l.cancelled).collect::<Vec<_>>();
+    assert_eq!(cancelled(&shop), [1, 0]);
+    assert_eq!(shop.orders[0].1.questions().count(), 1, "it is still asked about line 2");
+    shop.act(Input::CancelAnswer { order: 0, n: 1, cancelled: false });
+    assert_eq!((cancelled(&shop), shop.orders[0].1.questions().count()), (vec![1, 0], 0));
     shop.judge();
 }

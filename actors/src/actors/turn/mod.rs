@@ -44,6 +44,8 @@ pub(crate) struct Turn<'a> {
     wanting: IndexSet<TransactionId>,
     /// Serials that the Manifester gave for this turn, last first.
     serials: Vec<Sscc>,
+    /// Orders with reports, whose open questions to the WMS are asked again.
+    asked_again: BTreeSet<TransactionId>,
     facts: IndexMap<TransactionId, NewFacts>,
     writes: TurnCommit,
     /// Orders with new facts.
@@ -69,6 +71,7 @@ impl<'a> Turn<'a> {
             reranked: BTreeSet::new(),
             wanting: IndexSet::new(),
             serials,
+            asked_again: BTreeSet::new(),
             facts: IndexMap::new(),
             writes: TurnCommit::default(),
             changed: BTreeSet::new(),
@@ -144,7 +147,8 @@ impl<'a> Turn<'a> {
         for id in std::mem::take(&mut self.changed) {
             self.leave(id);
         }
-        let touched = self.facts.keys().copied().collect();
+        let mut touched = std::mem::take(&mut self.asked_again);
+        touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
         (self.writes, touched)
     }

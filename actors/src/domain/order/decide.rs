@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
-use super::Order;
+use super::{Ask, Order};
 use crate::domain::command::Allocation;
 use crate::domain::confirmation::{PackedCarton, ReleaseReport, Unbookable};
 use crate::domain::fact::{
@@ -118,14 +118,29 @@ impl Order {
         facts
     }
 
-    /// What the WMS's answer about a release means: `cancelled` or too late. A repeat means nothing.
+    /// What the WMS's answer to a question about release `n` means: `cancelled` or too late. A
+    /// repeat means nothing.
+    ///
+    /// An answer through the control lane names no request. It decides when only one ever asked
+    /// about the release; among several it could be a repeat of an older answer, about other
+    /// lines, so the question is asked again instead, and its own answer decides.
     #[must_use]
-    pub fn cancel_answered(&self, n: u16, cancelled: bool) -> Vec<OrderFact> {
+    pub fn cancel_answered(&self, n: u16, request: Option<TransactionId>, cancelled: bool) -> Vec<OrderFact> {
+        let asks = || self.asks.iter().filter(|a| a.open.contains(&n) || a.answered.contains(&n));
+        let asked = match request {
+            Some(request) => asks().find(|a| a.request == request),
+            None => asks().next().filter(|_| asks().count() == 1),
+        };
+        self.answered(n, asked.into_iter(), cancelled)
+    }
+
+    /// One answer to the open ones of these requests.
+    fn answered<'a>(&self, n: u16, asks: impl Iterator<Item = &'a Ask>, cancelled: bool) -> Vec<OrderFact> {
         let Some(release) = self.release(n).filter(|_| !self.is_done()) else { return Vec::new() };
         let mut gone: BTreeMap<LineNo, Quantity> = BTreeMap::new();
         let (mut withdrawn, mut taken) = (Vec::new(), Vec::new());
-        for ask in self.asks.iter().filter(|a| a.open.contains(&n)) {
-            // Two requests may ask about one release; each unit is cancelled by the first.
+        for ask in asks.filter(|a| a.open.contains(&n)) {
+            // Several requests may ask about one release; each unit is cancelled by the first.
             let units: LineUnits = release
                 .cancellable(ask.lines.as_deref())
                 .into_iter()
@@ -156,7 +171,7 @@ impl Order {
         if release.settled() {
             return Vec::new();
         }
-        let mut facts = self.cancel_answered(n, true);
+        let mut facts = self.answered(n, self.asks.iter(), true);
         let mut after = self.clone();
         for fact in &facts {
             after.apply(fact, release.at);
@@ -182,7 +197,7 @@ impl Order {
                 _ => false,
             })
         };
-        let settled = |ask: &&super::Ask| match ask.open.is_empty() {
+        let settled = |ask: &&Ask| match ask.open.is_empty() {
             true => answered(ask.request),
             false => self.is_done(),
         };
@@ -276,7 +291,7 @@ impl<'a> Booking<'a> {
 
     fn asked_about(&self) -> Result<(), Unbookable> {
         let n = self.release.n;
-        let known = |a: &super::Ask| a.open.contains(&n) || a.answered.contains(&n);
+        let known = |a: &Ask| a.open.contains(&n) || a.answered.contains(&n);
         if self.order.asks.iter().any(known) { Ok(()) } else { Err(Unbookable::Contradiction) }
     }
 
@@ -364,7 +379,7 @@ impl<'a> Booking<'a> {
             facts.iter().for_each(|fact| so_far.apply(fact, self.release.at));
             facts.extend(match (self.rejected, self.cancelled) {
                 (true, _) => so_far.rejected_by_wms(n),
-                (false, cancelled) => so_far.cancel_answered(n, cancelled == Some(true)),
+                (false, cancelled) => so_far.cancel_answered(n, None, cancelled == Some(true)),
             });
         }
         facts

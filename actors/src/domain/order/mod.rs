@@ -307,9 +307,10 @@ impl Order {
         cartons.filter(|c| !c.departed).filter_map(|c| c.manifest)
     }
 
-    /// The questions it owes the WMS.
+    /// The questions it owes the WMS; none once it has ended.
     pub fn questions(&self) -> impl Iterator<Item = CancelQuestion> {
-        self.asks.iter().flat_map(|ask| {
+        let open = !self.is_done();
+        self.asks.iter().filter(move |_| open).flat_map(|ask| {
             ask.open.iter().map(|&n| CancelQuestion {
                 request: ask.request,
                 release: ReleaseId { order: self.id, n },
