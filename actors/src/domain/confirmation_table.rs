@@ -115,7 +115,7 @@ fn situations() -> Vec<(&'static str, State, Order)> {
         })
     };
     let answered = |order: Order| {
-        let facts = order.cancel_answered(1, true);
+        let facts = order.cancel_answered(1, None, true);
         facts.iter().fold(order, |mut order, fact| {
             order.apply(fact, Timestamp(2));
             order
