@@ -96,14 +96,21 @@ fn not_modified(state: &State, transaction: &StoredTransaction, version: u32) ->
     let facts = usize::try_from(version).ok().and_then(|n| transaction.facts.get(..n));
     let facts = facts.unwrap_or(&transaction.facts);
     let standing = status::state_of(transaction.id, &transaction.command, facts);
-    poll_headers(state, &mut response, transaction.id, version, standing);
+    let kind = transaction.command.kind();
+    poll_headers(state, &mut response, transaction.id, version, (kind, standing));
     response.finish()
 }
 
 /// A 200 with a document, the headers by which it is polled, and its tag.
 pub(crate) fn respond(state: &State, document: &StatusDocument<'_>) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Ok();
-    poll_headers(state, &mut response, document.transaction_id, document.version, document.state.0);
+    poll_headers(
+        state,
+        &mut response,
+        document.transaction_id,
+        document.version,
+        (document.kind.0, document.state.0),
+    );
     json_body(&mut response, document)
 }
 
@@ -112,13 +119,13 @@ fn poll_headers(
     response: &mut actix_web::HttpResponseBuilder,
     id: TransactionId,
     version: u32,
-    standing: Standing,
+    (kind, standing): (Kind, Standing),
 ) {
     response.insert_header((header::ETAG, format!("\"{version}\"")));
     response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
     if !standing.is_final() {
         let snapshot = state.engine.snapshot(id.home());
-        response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, standing)));
+        response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, kind, standing)));
     }
 }
 

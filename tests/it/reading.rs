@@ -237,3 +237,35 @@ async fn what_answers_to_get_answers_to_head_without_a_body() {
     let missing = send(request(&server, Method::HEAD, "/v1/status/nonsense")).await;
     assert_eq!(missing.status, 404);
 }
+
+#[actix_rt::test]
+async fn a_receipt_is_not_polled_at_the_pace_of_the_orders_it_passes() {
+    let warehouse = r#"warehouses=[{code="ATL1",partition=1,wms={kind="simulated",credits=1,pick="1h"}}]"#;
+    let server = TestServer::start_with(&[warehouse]);
+    receive(&server, "A", 1_000).await;
+    let orders: Vec<_> = (0..200).map(|i| order(&format!("wait-{i}"))).collect();
+    assert_eq!(post(&server, "/v1/orders/batch", &json!(orders)).await.status, 202);
+    let slow =
+        |answer: &crate::door::Answer| answer.header("retry-after").unwrap().parse::<u64>().unwrap() > 1;
+    let waiting = until_slow(&server, slow).await;
+    // Moves and cancellations have lanes of their own, which no credit holds up.
+    let body = json!({"reference": "m", "warehouse": "ATL1", "type": "receipt", "sku": "A", "quantity": 1});
+    let moved = post(&server, "/v1/inventory/moves", &body).await;
+    assert_eq!((moved.status, moved.header("retry-after")), (202, Some("1")));
+    let cancelled = post(&server, &format!("/v1/orders/{waiting}/cancel"), &json!({})).await;
+    assert_eq!((cancelled.status, cancelled.header("retry-after")), (202, Some("1")));
+    let first = get(&server, &format!("/v1/status/{}?version=1", cancelled.id())).await;
+    assert_eq!(first.header("retry-after"), Some("1"));
+}
+
+/// Waits until the pace is known by which a waiting order is polled; that order's id.
+async fn until_slow(server: &TestServer, slow: impl Fn(&crate::door::Answer) -> bool) -> String {
+    for i in 0..100 {
+        let accepted = post(server, "/v1/orders", &order(&format!("slow-{i}"))).await;
+        if slow(&accepted) {
+            return accepted.id().to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no pace was measured");
+}
