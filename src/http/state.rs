@@ -78,7 +78,8 @@ impl State {
     }
 
     /// Counts a command against its client's rate. A command that was accepted before accepts
-    /// nothing, so it passes at any rate: a retry must always find out.
+    /// nothing, so it passes at any rate and counts for nothing: a retry must always find out, and
+    /// many retries must not keep new work out. Looking first costs a read, and only with a rate.
     pub(crate) async fn take_turn(
         &self,
         client: ClientNo,
@@ -86,10 +87,10 @@ impl State {
         reference: &Reference,
     ) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        let Err(refused) = limiter.check_key(&client) else { return Ok(()) };
         if let Ok(Some(_)) = self.engine.store().claimed(client, kind, reference.clone()).await {
             return Ok(());
         }
+        let Err(refused) = limiter.check_key(&client) else { return Ok(()) };
         let wait = refused.wait_time_from(DefaultClock::default().now());
         Err(Problem::ClientRateLimited(pace::jittered(wait.as_secs() + 1)))
     }

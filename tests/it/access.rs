@@ -185,3 +185,19 @@ async fn a_warehouse_s_system_reads_the_moves_and_manifests_of_its_warehouses_an
         .await
         .is_problem(403, "forbidden");
 }
+
+#[actix_rt::test]
+async fn what_accepts_nothing_uses_up_nothing_of_a_client_s_rate() {
+    let server = TestServer::start_with(&["limits.client_rate=2"]);
+    let post = async |path, body| call(&server, "", Method::POST, path, Some(body)).await;
+    assert_eq!(post("/v1/orders", order("first")).await.status, 202);
+    let mut other = order("first");
+    other["priority"] = json!(1);
+    // In one batch, so that the rate gives back next to nothing between the first and the last.
+    let mut orders = vec![order("first"); 10];
+    orders.extend([other, order("second")]);
+    let results = post("/v1/orders/batch", json!(orders)).await.body["results"].clone();
+    let statuses: Vec<_> =
+        results.as_array().unwrap().iter().map(|r| r["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [&[202; 10][..], &[409, 202]].concat());
+}
