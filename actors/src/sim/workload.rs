@@ -16,7 +16,7 @@ use crate::domain::state::State;
 use crate::engine::{Handle, Submission};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{Lookup, Store, StoredTransaction, Verdict};
+use crate::ports::store::{DeadKind, Lookup, Store, StoredTransaction, Verdict};
 use crate::store::check::check;
 
 /// SKUs of the world: few, so that orders meet.
@@ -195,8 +195,8 @@ impl Workload {
         Some(self.submission(handle, order.home(), command))
     }
 
-    /// After the faults: stock for everybody, every unknown outcome asked again, and then rest.
-    pub(crate) async fn settle(&mut self, handle: &Handle) {
+    /// After the faults: stock for everybody, and every unknown outcome asked again.
+    pub(crate) async fn provide(&mut self, handle: &Handle) {
         for said in self.said.clone() {
             self.submit(handle, vec![said]).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -208,6 +208,10 @@ impl Workload {
                 self.submit(handle, vec![receipt]).await;
             }
         }
+    }
+
+    /// Waits for the node to come to rest by itself.
+    pub(crate) async fn rest(&mut self, handle: &Handle) {
         let until = self.world.clock.now().after(REST_WITHIN);
         while self.world.clock.now() < until {
             if self.unfinished().await.is_empty() && handle.unready().is_empty() {
@@ -249,6 +253,13 @@ impl Workload {
     pub(crate) async fn judge(&mut self) {
         for violation in check(&self.world.disk).await {
             self.world.observer.violated(violation);
+        }
+        for home in 1..=self.world.profile.warehouses {
+            let letters = self.world.disk.dead_letters(PartitionId(home), 0, 1_000).await.unwrap_or_default();
+            // The world's WMS does what it is asked: what cannot be booked of it was lost.
+            for (_, letter) in letters.iter().filter(|(_, l)| l.kind == DeadKind::Confirmation) {
+                self.violated("INV-2", format!("{}: {}", letter.reason, letter.detail));
+            }
         }
         let mut shipped = BTreeSet::new();
         for id in self.acknowledged.keys() {
