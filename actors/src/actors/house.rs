@@ -157,7 +157,8 @@ impl House {
                 Some(Tree::Running { warehouse, .. }) if !due => {
                     let idle = now.since(desk.last_turn()) >= SLEEP_AFTER && desk.is_served();
                     if idle && desk.wake_at() > now.after(SLEEP_AT_LEAST) {
-                        // A nudge that falls between is seen by the next look around.
+                        // A nudge that falls between, or a turn that ends over it, is seen by
+                        // the next look around.
                         warehouse.do_send(Stop);
                         self.trees.remove(&partition);
                     }
