@@ -273,7 +273,12 @@ async fn live(world: &Arc<World>, wms: &Arc<WorldWms>, workload: &mut Workload, 
     workload.provide(&handle).await;
     match world.profile.last_words {
         true => tokio::time::sleep(world.pause(8_000)).await,
-        false => workload.rest(&handle).await,
+        false => {
+            // Long enough for every other reason to look to be gone.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            workload.slip_in(&handle).await;
+            workload.rest(&handle).await;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::World;
 use crate::domain::command::{
     Allocation, CancellationCommand, Change, Command, MoveCommand, OrderCommand, OrderLine, Priority,
 };
-use crate::domain::fact::Fact;
+use crate::domain::fact::{Accepted, Fact, Recorded};
 use crate::domain::ids::{PartitionId, Sku, TransactionId};
 use crate::domain::invariants::Violation;
 use crate::domain::order::Order;
@@ -16,8 +16,9 @@ use crate::domain::state::State;
 use crate::engine::{Handle, Submission};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{DeadKind, Lookup, Store, StoredTransaction, Verdict};
+use crate::ports::store::{DeadKind, Lookup, NewCommand, Store, StoredTransaction, Verdict};
 use crate::store::check::check;
+use crate::store::format;
 
 /// SKUs of the world: few, so that orders meet.
 const SKUS: u64 = 4;
@@ -207,6 +208,28 @@ impl Workload {
                 let receipt = self.receipt_of(handle, PartitionId(home), Workload::sku(n), 1_000, name);
                 self.submit(handle, vec![receipt]).await;
             }
+        }
+    }
+
+    /// Has the store accept an order whose taker died before it could nudge the owner.
+    pub(crate) async fn slip_in(&mut self, handle: &Handle) {
+        self.step += 1;
+        let submission = self.order(handle);
+        let Submission { client, home, key, command, ship_to, correlation, trace } = submission.clone();
+        let at = self.world.clock.now();
+        let new = NewCommand {
+            id: TransactionId::new(at, home, self.world.chance.next()),
+            client,
+            key,
+            digest: format::digest(&command, ship_to.as_ref()),
+            command,
+            ship_to,
+            accepted: Recorded { at, fact: Fact::Accepted(Accepted { correlation, trace }) },
+            backlog_max: u64::MAX,
+        };
+        let id = new.id;
+        if self.world.disk.accept(vec![new]).await.reply == [Verdict::New] {
+            self.acknowledged.insert(id, name(&submission));
         }
     }
 
