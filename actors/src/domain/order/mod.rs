@@ -12,9 +12,10 @@
 //! `apply` is the only way an order changes; `decide` says which facts an input means.
 
 mod apply;
+mod booking;
 mod decide;
 
-pub use decide::Booking;
+pub use booking::Booking;
 
 use smallvec::SmallVec;
 
