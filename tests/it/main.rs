@@ -8,6 +8,7 @@ mod cli;
 mod door;
 mod idempotency;
 mod killed;
+mod life;
 mod northwind;
 mod reading;
 mod server;
