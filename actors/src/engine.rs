@@ -61,10 +61,16 @@ pub enum Threads {
     Here,
 }
 
-/// The engine is full; nothing was accepted and trying again is safe.
+/// Why commands have no verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many commands are waiting to be accepted")]
-pub struct Overloaded;
+pub enum SubmitError {
+    /// Nothing was accepted; trying again is safe.
+    #[error("too many commands are waiting to be accepted")]
+    Overloaded,
+    /// They may have been accepted; trying again finds out.
+    #[error("the acceptance was interrupted")]
+    Interrupted,
+}
 
 /// Submissions that one HTTP thread may have under way.
 const INGESTION_GATE: usize = 2_048;
@@ -217,14 +223,13 @@ impl Handle {
     /// Call it on a thread with a `LocalSet`, as every actix worker has.
     ///
     /// # Errors
-    /// [`Overloaded`] when too many are under way; nothing was accepted.
-    pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Submitted>, Overloaded> {
+    /// [`SubmitError::Overloaded`] when too many are under way, [`SubmitError::Interrupted`] when
+    /// Ingestion died over them or before them.
+    pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Submitted>, SubmitError> {
         match self.ingestion().ask(Submit(batch)).await {
             Ok(submitted) => Ok(submitted),
-            Err(AskError::Refused) => Err(Overloaded),
-            // It died over the batch or before it. Nothing says which: the client asks again,
-            // and its reference makes that safe.
-            Err(AskError::Gone) => Err(Overloaded),
+            Err(AskError::Refused) => Err(SubmitError::Overloaded),
+            Err(AskError::Gone) => Err(SubmitError::Interrupted),
         }
     }
 
@@ -267,12 +272,11 @@ impl Handle {
         }
     }
 
-    /// Partitions with work whose owner is not running (empty: ready).
+    /// Partitions with work whose owner is not running, and has not been for more than the second
+    /// or two that a tree may take to start (empty: ready).
     #[must_use]
     pub fn unready(&self) -> Vec<PartitionId> {
-        let now = self.now();
-        let waits = |desk: &Desk| !desk.is_served() && (desk.is_nudged() || desk.wake_at() <= now);
-        self.0.node.desks.iter().filter(|(_, desk)| waits(desk)).map(|(p, _)| *p).collect()
+        self.0.node.desks.iter().filter(|(_, desk)| desk.lacks_owner()).map(|(p, _)| *p).collect()
     }
 
     /// True from the moment the engine is asked to stop.

@@ -8,7 +8,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use wavegate_engine::domain::ids::CorrelationId;
-use wavegate_engine::engine::Overloaded;
+use wavegate_engine::engine::SubmitError;
 use wavegate_engine::wire::reader::Fault;
 
 use super::pace;
@@ -273,9 +273,12 @@ impl ResponseError for Problem {
     }
 }
 
-impl From<Overloaded> for Problem {
-    fn from(Overloaded: Overloaded) -> Self {
-        Problem::Overloaded
+impl From<SubmitError> for Problem {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Overloaded => Problem::Overloaded,
+            SubmitError::Interrupted => Problem::StoreUnavailable,
+        }
     }
 }
 

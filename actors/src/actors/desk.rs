@@ -3,7 +3,7 @@
 
 use actix::prelude::*;
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use crate::actors::options::Snapshot;
 use crate::domain::ids::PartitionId;
@@ -19,6 +19,9 @@ pub(crate) struct Nudge;
 #[rtype(result = "()")]
 pub(crate) struct Wake(pub(crate) PartitionId);
 
+/// Looks without an owner before the partition is not ready: a tree starts within one.
+const MISSED_MAX: u32 = 2;
+
 /// One partition's desk.
 pub(crate) struct Desk {
     partition: PartitionId,
@@ -26,6 +29,8 @@ pub(crate) struct Desk {
     /// The epoch of the owner that serves, 0 when none does.
     serving: AtomicU64,
     last_turn: AtomicI64,
+    /// Looks around in a row at which there was work and no owner.
+    missed: AtomicU32,
     wake_at: AtomicI64,
     pipeline: Mutex<Option<Recipient<Nudge>>>,
     house: Mutex<Option<Recipient<Wake>>>,
@@ -39,6 +44,7 @@ impl Desk {
             nudged: AtomicBool::new(false),
             serving: AtomicU64::new(0),
             last_turn: AtomicI64::new(0),
+            missed: AtomicU32::new(0),
             wake_at: AtomicI64::new(i64::MAX),
             pipeline: Mutex::new(None),
             house: Mutex::new(None),
@@ -101,6 +107,19 @@ impl Desk {
         self.serving.load(SeqCst) != 0
     }
 
+    /// The House looked: is there work and nobody who does it?
+    pub(crate) fn look(&self, due: bool) {
+        match due && !self.is_served() {
+            true => self.missed.fetch_add(1, SeqCst),
+            false => self.missed.swap(0, SeqCst),
+        };
+    }
+
+    /// True when work has been without an owner for more than the moment that a tree needs to start.
+    pub(crate) fn lacks_owner(&self) -> bool {
+        !self.is_served() && self.missed.load(SeqCst) >= MISSED_MAX
+    }
+
     /// When its owner last ended a turn.
     pub(crate) fn last_turn(&self) -> Timestamp {
         Timestamp(self.last_turn.load(SeqCst))
@@ -118,9 +137,13 @@ impl Desk {
         self.wake_at.store(wake_at.0, SeqCst);
     }
 
-    /// What the store said about a partition that has no owner yet.
-    pub(crate) fn due_at(&self, wake_at: Timestamp) {
+    /// What the store said about a partition that has no owner: with work in it, it is not ready
+    /// until it has one.
+    pub(crate) fn due_at(&self, wake_at: Timestamp, now: Timestamp) {
         self.wake_at.store(wake_at.0, SeqCst);
+        if wake_at <= now {
+            self.missed.store(MISSED_MAX, SeqCst);
+        }
     }
 
     /// What the owner last published.

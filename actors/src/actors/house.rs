@@ -152,6 +152,7 @@ impl House {
         let desks: Vec<_> = self.node.desks.iter().map(|(p, d)| (*p, d.clone())).collect();
         for (partition, desk) in desks {
             let due = desk.is_nudged() || desk.wake_at() <= now;
+            desk.look(due);
             match self.trees.get(&partition) {
                 None if due => self.wake(partition, ctx),
                 Some(Tree::Running { warehouse, .. }) if !due => {
@@ -199,7 +200,7 @@ impl House {
                             desk.nudge();
                         }
                     } else {
-                        desk.due_at(at);
+                        desk.due_at(at, now);
                     }
                 }
                 house.look_around(ctx);

@@ -10,6 +10,7 @@
 //! ```
 
 pub(crate) mod book;
+pub(crate) mod conduct;
 pub(crate) mod desk;
 pub(crate) mod gate;
 pub(crate) mod home;

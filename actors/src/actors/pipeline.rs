@@ -1,62 +1,19 @@
-//! Conducts the turns of one warehouse: gather ▸ decide ▸ commit ▸ act.
+//! The actor that works one warehouse turn by turn, and sleeps between them.
 //!
 //! While a turn runs, the book is away with it and no other message can touch it; memory is ahead
 //! of the store by exactly the commit in flight. Whatever goes wrong ends the tree, and the tree is
 //! rebuilt from the store: that is the only roll-back.
 
 use actix::prelude::*;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::book::{Book, Unfounded};
+use super::book::Book;
+use super::conduct::{Hand, Tree, TurnError, run};
 use super::desk::Nudge;
-use super::gate::{AskError, Door};
-use super::inventory::Inventory;
-use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
-use super::turn::{Decided, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out};
-use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
-use crate::actors::options::Snapshot;
-use crate::domain::ids::{ReleaseId, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::ports::faults::FaultPoint;
-use crate::ports::store::{
-    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
-    StoredTransaction, TurnCommit,
-};
-use crate::ports::wms::Presented;
-
-/// Inputs of a turn, over all lanes: a turn's decisions stay within about a millisecond.
-const INPUTS_MAX: usize = 256;
-/// Control entries that a turn works at most; the rest of the inputs stay for stock and work, so
-/// that a flood of reports cannot hold up receipts for ever.
-const CONTROL_MAX: usize = 192;
-/// Moves that a turn works at most.
-const STOCK_MAX: usize = 64;
-/// SSCC serials leased at a time.
-const SERIALS_BLOCK: u64 = 1_000;
-
-/// Why a turn, and with it the tree, ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TurnError {
-    #[error("an actor of the tree did not answer")]
-    Ask(#[from] AskError),
-    #[error("the store could not be read")]
-    Read(#[from] ReadError),
-    #[error("the turn could not be committed")]
-    Commit(#[from] CommitError),
-    #[error(transparent)]
-    Unfounded(#[from] Unfounded),
-}
-
-/// The doors to the tree's other actors.
-#[derive(Clone)]
-pub(crate) struct Tree {
-    pub(crate) inventory: Door<Inventory>,
-    pub(crate) wms: Door<WmsLink>,
-    pub(crate) manifester: Door<Manifester>,
-}
+use crate::ports::store::Fence;
 
 /// The actor.
 pub(crate) struct Pipeline {
@@ -70,20 +27,9 @@ pub(crate) struct Pipeline {
     _tripwire: Tripwire,
 }
 
-/// What a turn takes along and brings back.
-struct Hand {
-    book: Book,
-    standing: Standing,
-    /// False until everything that the folds owe was performed once.
-    begun: bool,
-    /// True when the last turn found more than it could take.
-    more: bool,
-}
-
 impl Pipeline {
     pub(crate) fn new(site: Site, fence: Fence, tree: Tree, book: Book, tripwire: Tripwire) -> Pipeline {
-        let standing = Standing { closes_at: Timestamp::NEVER, serials_left: 0 };
-        let hand = Some(Hand { book, standing, begun: false, more: false });
+        let hand = Some(Hand::new(book));
         Pipeline { site, fence, tree, hand, again: false, alarm: None, _tripwire: tripwire }
     }
 
@@ -157,257 +103,4 @@ impl Handler<Nudge> for Pipeline {
     fn handle(&mut self, _: Nudge, ctx: &mut Self::Context) {
         self.begin_turn(ctx);
     }
-}
-
-/// One turn.
-async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Hand, TurnError> {
-    if !hand.begun {
-        // The same `owes` as after a commit, of everything: there is no other recovery code.
-        let all: Vec<TransactionId> = hand.book.orders().map(|o| o.order.id).collect();
-        let waves: Vec<TransactionId> = hand.book.waves().keys().copied().collect();
-        let manifests: Vec<TransactionId> = hand.book.manifests.keys().copied().collect();
-        site.wms.present(presented(&hand.book));
-        let owing = Owing { orders: all, waves, manifests, silent: Vec::new() };
-        hand.standing = perform(&site, &tree, &hand.book, owing).await?;
-        hand.begun = true;
-    }
-    let answers = tree.wms.ask(Collect).await?;
-    let gathered = gather(&site, fence, &hand.book).await?;
-    site.strike(FaultPoint::PipelineGathered);
-    let pulled = count(Lane::Work, &gathered.lanes.entries) as u64;
-    let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.oldest);
-    hand.more = gathered.more;
-    let Decided { writes, touched, silent } = decide(&site, &tree, &mut hand, answers, gathered).await?;
-    let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).collect();
-    let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).collect();
-    // Cancellations wait for their wave's answer: with it they are owed.
-    let answered = !writes.answered.is_empty();
-    let wake_at = writes.wake_at;
-    if !is_empty(&writes) {
-        site.node.store.commit(fence, writes).await?.wait().await?;
-    }
-    site.strike(FaultPoint::PipelineDurable);
-    if site.token.is_cancelled() {
-        return Err(TurnError::Ask(AskError::Gone));
-    }
-    for id in &touched {
-        site.node.waiters.wake(*id);
-    }
-    let orders: Vec<TransactionId> = match answered {
-        true => hand.book.asking().chain(touched).collect(),
-        false => touched.into_iter().collect(),
-    };
-    hand.standing = perform(&site, &tree, &hand.book, Owing { orders, waves, manifests, silent }).await?;
-    // What this turn settled lets in what still stands in the work lane.
-    let free =
-        (site.warehouse.credits as usize).saturating_sub(hand.book.credits_used() + hand.book.ready_len());
-    hand.more |= free > 0 && backlog.0 > 0;
-    publish(&site, &hand, backlog, wake_at);
-    Ok(hand)
-}
-
-/// What a turn found.
-struct Found {
-    lanes: Gathered,
-    /// Orders and manifests that control entries are about and the book does not hold.
-    subjects: Vec<StoredTransaction>,
-    more: bool,
-}
-
-async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnError> {
-    let credits = site.warehouse.credits as usize;
-    let free = credits.saturating_sub(book.credits_used() + book.ready_len());
-    let limits = GatherLimits { control: CONTROL_MAX, stock: STOCK_MAX, work: free.min(INPUTS_MAX) };
-    let mut lanes = site.node.store.gather(fence, limits).await?;
-    let more = cut(&mut lanes, limits);
-    let mut subjects = Vec::new();
-    let here: BTreeSet<TransactionId> = lanes
-        .entries
-        .iter()
-        .filter_map(|e| match (&e.lane, &e.item) {
-            (Lane::Work, LaneItem::Transaction(stored)) => Some(stored.id),
-            (Lane::Work | Lane::Stock | Lane::Control, _) => None,
-        })
-        .collect();
-    let mut wanted: Vec<TransactionId> = lanes.entries.iter().filter_map(subject).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    for id in wanted {
-        let known = book.order(id).is_some() || book.manifests.contains_key(&id) || here.contains(&id);
-        if known || id.home() != fence.partition {
-            continue;
-        }
-        if let Some(Lookup::Live(stored)) = site.node.store.transaction(id).await? {
-            subjects.push(*stored);
-        }
-    }
-    Ok(Found { lanes, subjects, more })
-}
-
-fn count(lane: Lane, entries: &[LaneEntry]) -> usize {
-    entries.iter().filter(|e| e.lane == lane).count()
-}
-
-/// Bounds a turn's inputs over all lanes; true when some lane may hold more.
-fn cut(lanes: &mut Gathered, limits: GatherLimits) -> bool {
-    let full = count(Lane::Control, &lanes.entries) >= limits.control
-        || count(Lane::Stock, &lanes.entries) >= limits.stock
-        || (limits.work > 0 && count(Lane::Work, &lanes.entries) >= limits.work)
-        || lanes.entries.len() > INPUTS_MAX;
-    lanes.entries.truncate(INPUTS_MAX);
-    full
-}
-
-async fn decide(
-    site: &Site,
-    tree: &Tree,
-    hand: &mut Hand,
-    answers: Vec<Answer>,
-    found: Found,
-) -> Result<Decided, TurnError> {
-    let now = site.node.now();
-    let serials: usize = found.lanes.entries.iter().map(cartons_in).sum::<usize>()
-        + answers.iter().map(cartons_of_answer).sum::<usize>();
-    let block = lease(site, hand.standing.serials_left, serials).await?;
-    let manifests = tree.manifester.ask(ManifestTurn { now, serials, block }).await?;
-    let mut turn = Turn::new(site, now, &mut hand.book, manifests.serials);
-    let (mut control, mut stock, mut work) = (Vec::new(), Vec::new(), Vec::new());
-    for stored in &found.subjects {
-        turn.visit(stored)?;
-    }
-    for entry in found.lanes.entries {
-        match entry.lane {
-            Lane::Control => control.push(entry),
-            Lane::Stock => stock.push(entry),
-            Lane::Work => match entry.item {
-                LaneItem::Transaction(stored) => {
-                    turn.visit(&stored)?;
-                    work.push((entry.n, stored.id));
-                }
-                item @ (LaneItem::Report(_) | LaneItem::Undecodable(_)) => {
-                    stock.push(LaneEntry { item, ..entry })
-                }
-            },
-        }
-    }
-    turn.answers(answers);
-    turn.control(control);
-    turn.close(manifests.closings);
-    turn.deadlines();
-    turn.moves(stock);
-    turn.pull(work);
-    let stock_turn = turn.stock_turn();
-    if !stock_turn.is_empty() {
-        let answer = tree.inventory.ask(stock_turn).await?;
-        turn.placed(answer);
-    }
-    let releasable = turn.releasable();
-    if !releasable.is_empty() {
-        let waves = tree.wms.ask(Plan(releasable)).await?;
-        turn.release(waves);
-    }
-    let mut decided = turn.finish();
-    decided.writes.wake_at = if hand.book.owes() { Timestamp(0) } else { hand.book.next_deadline() };
-    Ok(decided)
-}
-
-/// Leases a block of serials when the rest of the old one does not reach.
-async fn lease(site: &Site, left: u64, wanted: usize) -> Result<Option<(u64, u64)>, TurnError> {
-    let wanted = wanted as u64;
-    if wanted <= left {
-        return Ok(None);
-    }
-    let count = SERIALS_BLOCK.max(wanted);
-    let first = site.node.store.lease_serials(count).await?.wait().await?;
-    Ok(Some((first, count)))
-}
-
-/// Who may owe the world something.
-struct Owing {
-    orders: Vec<TransactionId>,
-    waves: Vec<TransactionId>,
-    manifests: Vec<TransactionId>,
-    /// Releases to ask the WMS for.
-    silent: Vec<ReleaseId>,
-}
-
-/// Performs what these orders, waves and manifests owe the world. The token is looked at first:
-/// a tree that was dropped does nothing any more.
-async fn perform(site: &Site, tree: &Tree, book: &Book, owing: Owing) -> Result<Standing, TurnError> {
-    if site.token.is_cancelled() {
-        return Err(TurnError::Ask(AskError::Gone));
-    }
-    let mut owed = Perform { silent: owing.silent, ..Perform::default() };
-    let mut load = Vec::new();
-    for open in owing.orders.iter().filter_map(|id| book.order(*id)) {
-        load.extend(loadable(open));
-        owed.questions.extend(open.order.questions().filter(|q| !book.is_unanswered(q.release)));
-    }
-    for (id, releases) in owing.waves.iter().filter_map(|id| book.waves().get_key_value(id)) {
-        owed.waves.push(wave_out(site, book, *id, releases));
-    }
-    for (id, open) in owing.manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
-        if open.manifest.owes_loading() {
-            owed.manifests.push(manifest_out(book, *id, open));
-        }
-    }
-    if !owed.is_empty() {
-        tree.wms.ask(owed).await?;
-    }
-    Ok(tree.manifester.ask(Load(load)).await?)
-}
-
-/// The releases in the WMS's hands, for one that keeps nothing itself.
-fn presented(book: &Book) -> Vec<Presented> {
-    let releases = book.orders().flat_map(|o| o.order.releases().iter().map(move |r| (o.order.id, r)));
-    releases
-        .map(|(order, r)| (ReleaseId { order, n: r.n }, r))
-        .filter(|(release, r)| !r.settled() && !book.is_unanswered(*release))
-        .map(|(release, r)| Presented {
-            release,
-            released_at: r.at,
-            lines: r.lines.iter().map(|l| (l.line, l.asked - l.returned)).filter(|(_, q)| *q > 0).collect(),
-            missing: r.lines.iter().map(|l| (l.line, l.missing())).filter(|(_, q)| *q > 0).collect(),
-        })
-        .collect()
-}
-
-fn publish(site: &Site, hand: &Hand, (backlog, oldest): (u64, Option<Timestamp>), wake_at: Timestamp) {
-    let now = site.node.now();
-    let snapshot = Snapshot {
-        backlog,
-        oldest,
-        unreleased: hand.book.ready_len() as u64,
-        credits_used: u32::try_from(hand.book.credits_used()).unwrap_or(u32::MAX),
-        pace: hand.book.pace.report(now),
-    };
-    site.desk.publish(snapshot, wake_at, now);
-}
-
-fn is_empty(writes: &TurnCommit) -> bool {
-    let TurnCommit {
-        taken,
-        created,
-        facts,
-        positions,
-        waves,
-        answered,
-        opened,
-        closed,
-        ended,
-        cartons,
-        dead,
-        wake_at: _,
-    } = writes;
-    taken.is_empty()
-        && created.is_empty()
-        && facts.is_empty()
-        && positions.is_empty()
-        && waves.is_empty()
-        && answered.is_empty()
-        && opened.is_empty()
-        && closed.is_empty()
-        && ended.is_empty()
-        && cartons.is_empty()
-        && dead.is_empty()
 }

@@ -5,11 +5,12 @@ use actix::prelude::*;
 use std::time::Duration;
 
 use super::book::{Book, Unfounded, Waits};
+use super::conduct::Tree;
 use super::gate::Door;
 use super::home::Home;
 use super::inventory::Inventory;
 use super::manifester::Manifester;
-use super::pipeline::{Pipeline, Tree};
+use super::pipeline::Pipeline;
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
 use super::wms_link::WmsLink;

@@ -447,6 +447,38 @@ pub struct TurnCommit {
     pub wake_at: Timestamp,
 }
 
+impl TurnCommit {
+    /// True when it would write nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let TurnCommit {
+            taken,
+            created,
+            facts,
+            positions,
+            waves,
+            answered,
+            opened,
+            closed,
+            ended,
+            cartons,
+            dead,
+            wake_at: _,
+        } = self;
+        taken.is_empty()
+            && created.is_empty()
+            && facts.is_empty()
+            && positions.is_empty()
+            && waves.is_empty()
+            && answered.is_empty()
+            && opened.is_empty()
+            && closed.is_empty()
+            && ended.is_empty()
+            && cartons.is_empty()
+            && dead.is_empty()
+    }
+}
+
 /// New facts of one transaction.
 #[derive(Clone, Debug)]
 pub struct NewFacts {
