@@ -174,6 +174,8 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
         warehouses: settings.warehouses.iter().map(warehouse).collect(),
         rules: Rules {
             backorder_max_wait: settings.backorder.max_wait,
+            wms_give_up_after: settings.wms.give_up_after,
+            wms_silent_after: settings.wms.silent_after,
             manifest_close_every: settings.manifests.close_every,
             manifest_cartons_max: settings.manifests.cartons_max,
             sscc_prefix: settings.manifests.sscc_prefix,

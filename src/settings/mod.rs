@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) keys: Vec<Key>,
     /// The engine.
     pub(crate) engine: Engine,
+    /// Patience with warehouse management systems.
+    pub(crate) wms: WmsPatience,
     /// Manifests.
     pub(crate) manifests: Manifests,
     /// Transactions.
@@ -266,6 +268,18 @@ pub(crate) struct Limits {
     /// Requests that wait.
     #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
     pub(crate) waiters_max: usize,
+}
+
+/// `[wms]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WmsPatience {
+    /// With waves that are not answered.
+    #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
+    pub(crate) give_up_after: Duration,
+    /// With releases of which nothing new is heard.
+    #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
+    pub(crate) silent_after: Duration,
 }
 
 /// `[backorder]`

@@ -76,7 +76,7 @@ impl State {
                 return true;
             }
             match step {
-                ReleaseReport::Packed(cartons) => {
+                ReleaseReport::Packed { lines: _, cartons } => {
                     cartons.iter_mut().for_each(|c| c.lines.retain(|(line, _)| !dropped(*line)));
                     cartons.retain(|c| !c.lines.is_empty());
                     left |= !cartons.is_empty();
@@ -92,7 +92,8 @@ impl State {
                 | ReleaseReport::Damaged(_)
                 | ReleaseReport::Rejected { .. }
                 | ReleaseReport::Cancelled
-                | ReleaseReport::CancelRefused => lines.is_some(),
+                | ReleaseReport::CancelRefused
+                | ReleaseReport::Shipped(_) => lines.is_some(),
             }
         });
         if !left {
@@ -171,7 +172,12 @@ impl Floor {
                 ),
                 lines,
             };
-            self.report(state, packs, release, ReleaseReport::Packed(vec![carton]));
+            self.report(
+                state,
+                packs,
+                release,
+                ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] },
+            );
         }
     }
 
@@ -222,7 +228,10 @@ impl Floor {
         let mut state = self.state.lock();
         for report in reports {
             match &report.report {
-                Report::Release { release, step: ReleaseReport::Packed(_) | ReleaseReport::ShortPick(_) } => {
+                Report::Release {
+                    release,
+                    step: ReleaseReport::Packed { .. } | ReleaseReport::ShortPick(_),
+                } => {
                     state.working.remove(release);
                 }
                 Report::Release { .. } => {}
