@@ -12,3 +12,4 @@ mod northwind;
 mod reading;
 mod server;
 mod shop;
+mod wms;
