@@ -9,6 +9,7 @@ mod batch;
 mod body;
 mod call;
 mod cancel;
+mod confirmations;
 mod front;
 mod headers;
 mod health;
@@ -127,6 +128,10 @@ fn routes(config: &mut ServiceConfig) {
         .service(get("/v1/status/{id}", read().to(status::get)))
         .service(get("/v1/warehouses", read().to(warehouses::list)))
         .service(get("/v1/warehouses/{code}", read().to(warehouses::get)))
+        .service(
+            path_for("/v1/warehouses/{code}/confirmations", "POST")
+                .route(web::post().to(confirmations::create)),
+        )
         .service(get("/v1/warehouses/{code}/inventory", read().to(warehouses::inventory)))
         .service(get("/v1/warehouses/{code}/inventory/{sku}", read().to(warehouses::inventory_of)));
 }

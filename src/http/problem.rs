@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use wavegate_engine::domain::ids::CorrelationId;
 use wavegate_engine::engine::SubmitError;
+use wavegate_engine::ports::store::CommitError;
 use wavegate_engine::wire::reader::Fault;
 
 use super::pace;
@@ -278,6 +279,17 @@ impl From<SubmitError> for Problem {
         match error {
             SubmitError::Overloaded => Problem::Overloaded,
             SubmitError::Interrupted => Problem::StoreUnavailable,
+        }
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Full => Problem::StoreFull,
+            CommitError::Conflict | CommitError::Unavailable(_) | CommitError::Unknown(_) => {
+                Problem::StoreUnavailable
+            }
         }
     }
 }

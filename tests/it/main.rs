@@ -13,3 +13,4 @@ mod northwind;
 mod reading;
 mod server;
 mod shop;
+mod wms;
