@@ -60,6 +60,10 @@ pub struct Profile {
     pub shorts: u64,
     /// Releases that the WMS rejects, in a thousand.
     pub rejects: u64,
+    /// Releases that it takes and refuses later, by a report, in a thousand.
+    pub late_rejects: u64,
+    /// Releases that it takes and forgets, in a thousand.
+    pub forgets: u64,
     /// Waves that it refuses as a whole, in a thousand.
     pub refusals: u64,
     /// Cancellations that it decides later, through the control lane, in a thousand.
@@ -84,6 +88,8 @@ impl Profile {
             repeats: 0,
             shorts: 0,
             rejects: 0,
+            late_rejects: 0,
+            forgets: 0,
             refusals: 0,
             pendings: 0,
         }
@@ -103,6 +109,8 @@ impl Profile {
             repeats: 150,
             shorts: 80,
             rejects: 20,
+            late_rejects: 15,
+            forgets: 20,
             refusals: 30,
             pendings: 300,
             ..Profile::calm()

@@ -19,7 +19,9 @@ use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::store::{Lookup, Store};
-use crate::ports::wms::{CancelReply, ManifestOut, Sink, Taken, Wave, WaveAnswer, Wms, WmsError};
+use crate::ports::wms::{
+    CancelReply, ManifestOut, ReleaseKnown, Sink, Taken, Wave, WaveAnswer, Wms, WmsError,
+};
 
 /// The WMS of all warehouses.
 pub(crate) struct WorldWms {
@@ -129,25 +131,16 @@ impl Face {
     async fn work(self: Arc<Self>, release: ReleaseId) {
         let world = &self.wms.world;
         tokio::time::sleep(world.pause(600)).await;
+        if self.draw(release, 3) < world.profile.late_rejects && self.reject_late(release) {
+            return self.say(release, ReleaseReport::Rejected { code: "world".to_owned() }).await;
+        }
         let Some(lines) = self.advance(release, Step::Picking) else { return };
         self.say(release, ReleaseReport::Picking).await;
         tokio::time::sleep(world.pause(200)).await;
-        let short = self.short(release);
         if self.advance(release, Step::Done).is_none() {
             return;
         }
-        let mut picked = lines;
-        let mut reports = Vec::new();
-        if short && let Some((line, quantity)) = picked.first_mut() {
-            *quantity -= 1;
-            reports.push(ReleaseReport::ShortPick(LineUnits::from_slice(&[(*line, 1)])));
-        }
-        picked.retain(|(_, q)| *q > 0);
-        if !picked.is_empty() {
-            let carton_id = format!("{release}-c");
-            let carton = PackedCarton { carton_id, tracking_number: None, weight_g: None, lines: picked };
-            reports.push(ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] });
-        }
+        let mut reports = self.outcome(release, lines);
         // Reordering is harmless: quantities are cumulative.
         if world.chance.below(2) == 0 {
             reports.reverse();
@@ -158,10 +151,57 @@ impl Face {
         self.advance(release, Step::Told);
     }
 
-    /// Whether a release is short is decided once, by its own bits.
-    fn short(&self, release: ReleaseId) -> bool {
+    /// What is reported of a release that is done.
+    fn outcome(&self, release: ReleaseId, mut picked: LineUnits) -> Vec<ReleaseReport> {
+        let mut reports = Vec::new();
+        let short = self.draw(release, 1) < self.wms.world.profile.shorts;
+        if short && let Some((line, quantity)) = picked.first_mut() {
+            *quantity -= 1;
+            let missing = LineUnits::from_slice(&[(*line, 1)]);
+            reports.push(match self.draw(release, 2) % 2 {
+                0 => ReleaseReport::ShortPick(missing),
+                _ => ReleaseReport::Damaged(missing),
+            });
+        }
+        picked.retain(|(_, q)| *q > 0);
+        if !picked.is_empty() {
+            let carton_id = format!("{release}-c");
+            let carton = PackedCarton { carton_id, tracking_number: None, weight_g: None, lines: picked };
+            reports.push(ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] });
+        }
+        reports
+    }
+
+    /// A number below a thousand that belongs to the release: what becomes of it is decided once.
+    fn draw(&self, release: ReleaseId, salt: u64) -> u64 {
         let (_, low) = release.order.0.as_u64_pair();
-        low.wrapping_mul(u64::from(release.n)) % 1_000 < self.wms.world.profile.shorts
+        let mixed = (low ^ salt << 40 ^ u64::from(release.n) << 50).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed >> 32) % 1_000
+    }
+
+    /// Refuses a release that was taken and not begun; true when it is refused now or was before.
+    fn reject_late(&self, release: ReleaseId) -> bool {
+        match self.wms.books.lock().releases.get_mut(&release) {
+            Some(work) if work.step == Step::Taken => {
+                work.step = Step::Rejected;
+                true
+            }
+            Some(work) => work.step == Step::Rejected,
+            None => false,
+        }
+    }
+
+    /// What it knows of a release when it is asked.
+    fn known(&self, release: ReleaseId) -> ReleaseKnown {
+        let work = self.wms.books.lock().releases.get(&release).cloned();
+        let Some(work) = work else { return ReleaseKnown::Unknown };
+        ReleaseKnown::Known(match work.step {
+            Step::Taken => Vec::new(),
+            Step::Picking => vec![ReleaseReport::Picking],
+            Step::Done | Step::Told => self.outcome(release, work.lines),
+            Step::Cancelled => vec![ReleaseReport::Cancelled],
+            Step::Rejected => vec![ReleaseReport::Rejected { code: "world".to_owned() }],
+        })
     }
 
     fn advance(&self, release: ReleaseId, to: Step) -> Option<LineUnits> {
@@ -266,6 +306,12 @@ impl Face {
                 let found = format!("release {} was sent again with other content", order.release);
                 world.observer.violated(Violation { id: "INV-2", found });
             }
+            let new = known.is_none() && work.step == Step::Taken;
+            if new && world.strikes(world.profile.forgets) {
+                // Said to be taken, and forgotten at once.
+                results.push((order.release, Taken::Taken));
+                continue;
+            }
             books.releases.insert(order.release, work.clone());
             drop(books);
             let rejected = work.step == Step::Rejected;
@@ -319,6 +365,14 @@ impl Wms for Shared {
                 return Ok(CancelReply::Pending);
             }
             if answer_lost { Err(WmsError::Silent) } else { Ok(reply) }
+        })
+    }
+
+    fn release(&self, release: ReleaseId) -> BoxFuture<Result<Option<ReleaseKnown>, WmsError>> {
+        let (face, (pause, silent, _)) = (self.0.clone(), self.0.wms.call());
+        Box::pin(async move {
+            tokio::time::sleep(pause).await;
+            if silent { Err(WmsError::Silent) } else { Ok(Some(face.known(release))) }
         })
     }
 
