@@ -218,10 +218,15 @@ fn simulation(w: &Warehouse) -> simulated::Settings {
         pack: w.wms.pack,
         depart: w.wms.depart,
         short_pick_rate: w.wms.short_pick_rate,
+        damage_rate: w.wms.damage_rate,
         reject_rate: w.wms.reject_rate,
+        refuse_rate: w.wms.refuse_rate,
+        forget_rate: w.wms.forget_rate,
         silent_rate: w.wms.silent_rate,
-        // Repeats are for the tests: a user would only see the same states twice in a log.
-        repeat_rate: 0.0,
+        late_rate: w.wms.late_rate,
+        repeat_rate: w.wms.repeat_rate,
+        reorder_rate: w.wms.reorder_rate,
+        die_after: w.wms.die_after,
         // The same after every restart: what is to happen to a release must not change.
         seed: u64::from(w.partition),
     }

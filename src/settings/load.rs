@@ -28,8 +28,15 @@ pack = "100ms"
 depart = "1s"
 wave_max = 50
 short_pick_rate = 0.0
+damage_rate = 0.0
 reject_rate = 0.0
+refuse_rate = 0.0
+forget_rate = 0.0
 silent_rate = 0.0
+late_rate = 0.0
+repeat_rate = 0.0
+reorder_rate = 0.0
+die_after = 0
 credits = 500
 "#;
 

@@ -151,12 +151,33 @@ pub(crate) struct Wms {
     /// Share of lines.
     #[serde(deserialize_with = "parse::rate")]
     pub(crate) short_pick_rate: f64,
+    /// Share of lines.
+    #[serde(deserialize_with = "parse::rate")]
+    pub(crate) damage_rate: f64,
     /// Share of orders.
     #[serde(deserialize_with = "parse::rate")]
     pub(crate) reject_rate: f64,
+    /// Share of orders for whose sake whole waves are refused.
+    #[serde(deserialize_with = "parse::rate")]
+    pub(crate) refuse_rate: f64,
+    /// Share of orders.
+    #[serde(deserialize_with = "parse::rate")]
+    pub(crate) forget_rate: f64,
     /// Share of calls.
     #[serde(deserialize_with = "parse::rate")]
     pub(crate) silent_rate: f64,
+    /// Share of calls.
+    #[serde(deserialize_with = "parse::rate")]
+    pub(crate) late_rate: f64,
+    /// Share of reports.
+    #[serde(deserialize_with = "parse::rate")]
+    pub(crate) repeat_rate: f64,
+    /// Share of reports.
+    #[serde(deserialize_with = "parse::rate")]
+    pub(crate) reorder_rate: f64,
+    /// Reports; 0 = never.
+    #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000_000>")]
+    pub(crate) die_after: u64,
     /// Releases in its hands.
     #[serde(deserialize_with = "parse::number::<_, _, 1, 100_000>")]
     pub(crate) credits: u32,

@@ -1,3 +1,4 @@
 //! Warehouse management systems that the engine can be given.
 
+mod character;
 pub mod simulated;
