@@ -13,18 +13,21 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use wavegate_engine::domain::ids::PartitionId;
+use wavegate_engine::domain::fact::Fact;
+use wavegate_engine::domain::ids::{PartitionId, TransactionId};
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
+use wavegate_engine::ports::BoxFuture;
 use wavegate_engine::ports::clock::SystemClock;
 use wavegate_engine::ports::entropy::SystemEntropy;
 use wavegate_engine::ports::fate::ProcessFate;
 use wavegate_engine::ports::faults::Faults;
-use wavegate_engine::ports::store::{Durability, RegisterError, SharedStore};
+use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
+use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
-use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse};
+use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse, WmsKind};
 use wavegate::http::{self, HttpOptions, KeyConfig, LOCAL_CLIENT, Role};
 
 /// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
@@ -121,7 +124,8 @@ pub(crate) async fn start(settings: &Settings, faults: Arc<dyn Faults>) -> Resul
 
     let store = open_store(settings)?;
     let durability = store.durability();
-    let engine = Engine::start(options(settings, store, faults)).await.map_err(|e| refused(settings, e))?;
+    let options = options(settings, store, faults)?;
+    let engine = Engine::start(options).await.map_err(|e| refused(settings, e))?;
     let drain = CancellationToken::new();
     let server = http::start(engine.clone(), http_options(settings, drain.clone()), listener)
         .map_err(|e| Error::System(Box::new(e)))?;
@@ -163,12 +167,15 @@ fn refused(settings: &Settings, error: RegisterError) -> Error {
 }
 
 /// The one place that turns settings into the engine's options.
-fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> Options {
-    Options {
+fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> Result<Options, Error> {
+    let wms = wms(settings, &store)?;
+    Ok(Options {
         store,
         warehouses: settings.warehouses.iter().map(warehouse).collect(),
         rules: Rules {
             backorder_max_wait: settings.backorder.max_wait,
+            wms_give_up_after: settings.wms.give_up_after,
+            wms_silent_after: settings.wms.silent_after,
             manifest_close_every: settings.manifests.close_every,
             manifest_cartons_max: settings.manifests.cartons_max,
             sscc_prefix: settings.manifests.sscc_prefix,
@@ -180,8 +187,8 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         faults,
-        wms: wms(settings),
-    }
+        wms,
+    })
 }
 
 fn warehouse(w: &Warehouse) -> WarehouseOptions {
@@ -201,15 +208,51 @@ fn warehouse(w: &Warehouse) -> WarehouseOptions {
 /// What the engine builds a warehouse's WMS with.
 type BuildWms = Box<dyn Fn(&WarehouseOptions, Sink) -> Arc<dyn Wms>>;
 
-/// Builds the simulated WMS of each warehouse; the engine asks for it by the warehouse's options.
-fn wms(settings: &Settings) -> BuildWms {
-    let simulations: BTreeMap<PartitionId, simulated::Settings> =
-        settings.warehouses.iter().map(|w| (PartitionId(w.partition), simulation(w))).collect();
-    Box::new(move |w, sink| {
-        // Every warehouse of the engine's options comes from the same settings.
-        let settings = simulations[&w.partition].clone();
-        Arc::new(Simulated::new(w.partition, settings, Arc::new(SystemClock), sink))
-    })
+/// Builds the WMS of each warehouse; the engine asks for it by the warehouse's options.
+fn wms(settings: &Settings, store: &SharedStore) -> Result<BuildWms, Error> {
+    let mut remote: BTreeMap<PartitionId, Arc<HttpWms>> = BTreeMap::new();
+    let mut simulations = BTreeMap::new();
+    for w in &settings.warehouses {
+        match (w.wms.kind, &w.wms.url, &w.wms.key) {
+            (WmsKind::Http, Some(url), Some(key)) => {
+                let settings =
+                    wms_http::Settings { warehouse: w.code.clone(), url: url.clone(), key: key.clone() };
+                let wms = HttpWms::new(settings, Arc::new(StoredOrigins(store.clone())));
+                let wms = wms.map_err(|e| Error::System(Box::new(e)))?;
+                remote.insert(PartitionId(w.partition), Arc::new(wms));
+            }
+            // The settings' own check lets no WMS of kind "http" be without the two.
+            (WmsKind::Simulated | WmsKind::Http, _, _) => {
+                simulations.insert(PartitionId(w.partition), simulation(w));
+            }
+        }
+    }
+    Ok(Box::new(move |w, sink| match remote.get(&w.partition) {
+        Some(wms) => wms.clone(),
+        None => {
+            // Every warehouse of the engine's options comes from the same settings.
+            let settings = simulations[&w.partition].clone();
+            Arc::new(Simulated::new(w.partition, settings, Arc::new(SystemClock), sink))
+        }
+    }))
+}
+
+/// Finds in the store from which call a transaction came.
+struct StoredOrigins(SharedStore);
+
+impl Origins for StoredOrigins {
+    fn origin(&self, id: TransactionId) -> BoxFuture<Option<Origin>> {
+        let store = self.0.clone();
+        Box::pin(async move {
+            let Ok(Some(Lookup::Live(transaction))) = store.transaction(id).await else { return None };
+            match transaction.facts.into_iter().next().map(|recorded| recorded.fact) {
+                Some(Fact::Accepted(accepted)) => {
+                    Some(Origin { correlation: accepted.correlation, trace: accepted.trace })
+                }
+                Some(_) | None => None,
+            }
+        })
+    }
 }
 
 fn simulation(w: &Warehouse) -> simulated::Settings {

@@ -71,7 +71,10 @@ impl Facts {
         let warehouses: Vec<_> = settings
             .warehouses
             .iter()
-            .map(|w| format!("{} (partition {}, simulated WMS)", w.code, w.partition))
+            .map(|w| match &w.wms.url {
+                Some(url) => format!("{} (partition {}, WMS at {url})", w.code, w.partition),
+                None => format!("{} (partition {}, simulated WMS)", w.code, w.partition),
+            })
             .collect();
         let access = match settings.keys.len() {
             0 => format!(

@@ -111,7 +111,7 @@ fn enter<'a>(state: &'a State, call: &Call, code: &str) -> Result<&'a WarehouseO
 struct PositionView<'a> {
     owner: &'a str,
     sku: String,
-    on_hand: u64,
+    on_hand: i64,
     reserved: u64,
     suspect: u64,
     available: u64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fault::{Fault, nearest};
-use super::{Key, KeyRole, Settings, Warehouse};
+use super::{Key, KeyRole, Settings, Warehouse, WmsKind};
 
 /// Adds what contradicts itself to `faults`; `source` tells where the value at a path was set.
 pub(super) fn check(
@@ -15,6 +15,9 @@ pub(super) fn check(
         faults.push(Fault { key: path.join("."), source: source(path), detail, hint });
     };
     warehouses(&settings.warehouses, &mut fault);
+    for (i, warehouse) in settings.warehouses.iter().enumerate() {
+        wms(warehouse.wms.kind, &i.to_string(), &|path| source(path).is_some(), &mut fault);
+    }
     keys(settings, &mut fault);
     let address = settings.http.listen;
     if settings.keys.is_empty() && !address.ip().is_loopback() {
@@ -40,6 +43,47 @@ fn warehouses(all: &[Warehouse], fault: &mut impl FnMut(&[&str], String, Option<
             fault(&["warehouses", &index, "partition"], detail, None);
         }
         services(warehouse, &index, fault);
+    }
+}
+
+/// What a WMS of kind "http" has and no other, and the reverse.
+const HTTP_ONLY: [&str; 2] = ["url", "key"];
+const SIMULATED_ONLY: [&str; 13] = [
+    "pick",
+    "pack",
+    "depart",
+    "short_pick_rate",
+    "damage_rate",
+    "reject_rate",
+    "refuse_rate",
+    "forget_rate",
+    "silent_rate",
+    "late_rate",
+    "repeat_rate",
+    "reorder_rate",
+    "die_after",
+];
+
+/// Each kind of WMS with the fields of its own, and with none of another's.
+fn wms(
+    kind: WmsKind,
+    index: &str,
+    is_set: &dyn Fn(&[&str]) -> bool,
+    fault: &mut impl FnMut(&[&str], String, Option<String>),
+) {
+    let (others, owner) = match kind {
+        WmsKind::Simulated => (&HTTP_ONLY[..], WmsKind::Http),
+        WmsKind::Http => (&SIMULATED_ONLY[..], WmsKind::Simulated),
+    };
+    for field in others.iter().filter(|field| is_set(&["warehouses", index, "wms", field])) {
+        let detail = format!("only a WMS of kind {:?} has it", owner.as_str());
+        fault(&["warehouses", index, "wms", field], detail, None);
+    }
+    if kind == WmsKind::Http {
+        for field in HTTP_ONLY.iter().filter(|field| !is_set(&["warehouses", index, "wms", field])) {
+            let detail = format!("a WMS of kind \"http\" needs `{field}`");
+            fault(&["warehouses", index, "wms"], detail, None);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use figment::value::{Dict, Tag, Value};
 use figment::{Figment, Profile, Provider};
 
 use super::fault::{Fault, Faults, nearest};
-use super::{DEFAULTS, Settings, Sources, check};
+use super::{DEFAULTS, Settings, Sources, WmsKind, check};
 
 /// The most faults that one run reports: past it a file is of another program.
 const FAULTS_MAX: usize = 50;
@@ -23,10 +23,11 @@ cut_offs = {}
 carriers = {}
 [wms]
 kind = "simulated"
+wave_max = 50
+credits = 500
 pick = "200ms"
 pack = "100ms"
 depart = "1s"
-wave_max = 50
 short_pick_rate = 0.0
 damage_rate = 0.0
 reject_rate = 0.0
@@ -37,8 +38,10 @@ late_rate = 0.0
 repeat_rate = 0.0
 reorder_rate = 0.0
 die_after = 0
-credits = 500
 "#;
+
+/// What the `wms` of such an entry gets when it is of kind "http"; url and key are the user's.
+const HTTP_WMS: &str = "wave_max = 50\ncredits = 500";
 
 /// The settings in force and where each was set.
 #[derive(Debug)]
@@ -120,12 +123,20 @@ fn syntax(layers: &Figment, error: &Error) -> Fault {
 
 /// Fills in what entries of `[[warehouses]]` leave out.
 fn complete(values: &mut Value) {
-    let Ok(template) = Toml::string(WAREHOUSE).data() else { return };
-    let template = template.into_values().next().unwrap_or_default();
+    let read = |text| Toml::string(text).data().ok().and_then(|data| data.into_values().next());
+    let (Some(template), Some(http)) = (read(WAREHOUSE), read(HTTP_WMS)) else { return };
     let Value::Dict(_, root) = values else { return };
     let Some(Value::Array(_, warehouses)) = root.get_mut("warehouses") else { return };
     for warehouse in warehouses {
         if let Value::Dict(_, entry) = warehouse {
+            if let Some(Value::Dict(_, wms)) = entry.get_mut("wms")
+                && wms.get("kind").and_then(Value::as_str) == Some(WmsKind::Http.as_str())
+            {
+                underlay(wms, &http);
+                let rest = template.iter().filter(|(key, _)| *key != "wms");
+                underlay(entry, &rest.map(|(key, value)| (key.clone(), value.clone())).collect());
+                continue;
+            }
             underlay(entry, &template);
         }
     }
@@ -236,8 +247,7 @@ fn shown(found: &Actual) -> String {
 
 /// Values that the contract names and this version does not have.
 fn not_yet(path: &[&str], found: &str) -> Option<String> {
-    let later =
-        matches!((path, found), (["store", "backend"], "redis") | (["warehouses", _, "wms", "kind"], "http"));
+    let later = matches!((path, found), (["store", "backend"], "redis"));
     later.then(|| format!("{found:?} is not in this version"))
 }
 

@@ -19,6 +19,7 @@ use bytesize::ByteSize;
 use chrono::NaiveTime;
 use serde::Deserialize;
 use wavegate_engine::domain::sscc::CompanyPrefix;
+use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
 pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
@@ -49,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) keys: Vec<Key>,
     /// The engine.
     pub(crate) engine: Engine,
+    /// Patience with warehouse management systems.
+    pub(crate) wms: WmsPatience,
     /// Manifests.
     pub(crate) manifests: Manifests,
     /// Transactions.
@@ -130,65 +133,85 @@ pub(crate) struct Warehouse {
 }
 
 /// The WMS of a warehouse.
+///
+/// One table for all kinds, so that a fault can name the very field; which fields belong to which
+/// kind is [`check`]'s. What another kind has is at its empty value and means nothing.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Wms {
     /// Which one.
-    #[expect(dead_code, reason = "read by the parser: it refuses every kind that is not listed")]
-    kind: WmsKind,
-    /// From the wave to picked.
-    #[serde(deserialize_with = "parse::duration::<_, 0, DAY_MS>")]
-    pub(crate) pick: Duration,
-    /// From picked to packed.
-    #[serde(deserialize_with = "parse::duration::<_, 0, DAY_MS>")]
-    pub(crate) pack: Duration,
-    /// From the closed manifest to shipped.
-    #[serde(deserialize_with = "parse::duration::<_, 0, DAY_MS>")]
-    pub(crate) depart: Duration,
+    pub(crate) kind: WmsKind,
     /// Orders in a wave.
     #[serde(deserialize_with = "parse::number::<_, _, 1, 1_000>")]
     pub(crate) wave_max: usize,
-    /// Share of lines.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) short_pick_rate: f64,
-    /// Share of lines.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) damage_rate: f64,
-    /// Share of orders.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) reject_rate: f64,
-    /// Share of orders for whose sake whole waves are refused.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) refuse_rate: f64,
-    /// Share of orders.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) forget_rate: f64,
-    /// Share of calls.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) silent_rate: f64,
-    /// Share of calls.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) late_rate: f64,
-    /// Share of reports.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) repeat_rate: f64,
-    /// Share of reports.
-    #[serde(deserialize_with = "parse::rate")]
-    pub(crate) reorder_rate: f64,
-    /// Reports; 0 = never.
-    #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000_000>")]
-    pub(crate) die_after: u64,
     /// Releases in its hands.
     #[serde(deserialize_with = "parse::number::<_, _, 1, 100_000>")]
     pub(crate) credits: u32,
+    /// `http`: where it is.
+    #[serde(default, deserialize_with = "parse::url")]
+    pub(crate) url: Option<BaseUrl>,
+    /// `http`: what it knows us by.
+    #[serde(default, deserialize_with = "parse::api_key")]
+    pub(crate) key: Option<ApiKey>,
+    /// `simulated`: from the wave to picked.
+    #[serde(default, deserialize_with = "parse::duration::<_, 0, DAY_MS>")]
+    pub(crate) pick: Duration,
+    /// `simulated`: from picked to packed.
+    #[serde(default, deserialize_with = "parse::duration::<_, 0, DAY_MS>")]
+    pub(crate) pack: Duration,
+    /// `simulated`: from the closed manifest to shipped.
+    #[serde(default, deserialize_with = "parse::duration::<_, 0, DAY_MS>")]
+    pub(crate) depart: Duration,
+    /// `simulated`: share of lines.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) short_pick_rate: f64,
+    /// `simulated`: share of lines.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) damage_rate: f64,
+    /// `simulated`: share of orders.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) reject_rate: f64,
+    /// `simulated`: share of orders for whose sake whole waves are refused.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) refuse_rate: f64,
+    /// `simulated`: share of orders.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) forget_rate: f64,
+    /// `simulated`: share of calls.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) silent_rate: f64,
+    /// `simulated`: share of calls.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) late_rate: f64,
+    /// `simulated`: share of reports.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) repeat_rate: f64,
+    /// `simulated`: share of reports.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) reorder_rate: f64,
+    /// `simulated`: reports; 0 = never.
+    #[serde(default, deserialize_with = "parse::number::<_, _, 0, 1_000_000_000>")]
+    pub(crate) die_after: u64,
 }
 
 /// The kinds of WMS in this version.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum WmsKind {
     /// Inside this process.
     Simulated,
+    /// Somebody else's program.
+    Http,
+}
+
+impl WmsKind {
+    /// The kind's name in the settings.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            WmsKind::Simulated => "simulated",
+            WmsKind::Http => "http",
+        }
+    }
 }
 
 /// One of `[[keys]]`
@@ -266,6 +289,18 @@ pub(crate) struct Limits {
     /// Requests that wait.
     #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
     pub(crate) waiters_max: usize,
+}
+
+/// `[wms]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WmsPatience {
+    /// With waves that are not answered.
+    #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
+    pub(crate) give_up_after: Duration,
+    /// With releases of which nothing new is heard.
+    #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
+    pub(crate) silent_after: Duration,
 }
 
 /// `[backorder]`

@@ -13,6 +13,7 @@ use chrono::NaiveTime;
 use humantime_serde::re::humantime;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use wavegate_engine::domain::sscc::CompanyPrefix;
+use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
 /// An address with a port.
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
@@ -67,6 +68,25 @@ pub(super) fn cut_offs<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<St
 /// A GS1 company prefix.
 pub(super) fn sscc_prefix<'de, D: Deserializer<'de>>(from: D) -> Result<CompanyPrefix, D::Error> {
     text(from, "a GS1 company prefix of 7 to 10 digits, in quotes", |s| s.parse().ok())
+}
+
+/// Where a WMS is.
+pub(super) fn url<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BaseUrl>, D::Error> {
+    let expected = "an absolute http or https address without user, query and fragment";
+    let found = from.deserialize_str(ExpectText(expected))?;
+    match found.parse() {
+        Ok(url) => Ok(Some(url)),
+        // A user's password is not repeated.
+        Err(_) if found.contains('@') => Err(D::Error::custom(format!("expected {expected}"))),
+        Err(_) => Err(D::Error::invalid_value(Unexpected::Str(&found), &expected)),
+    }
+}
+
+/// A key in clear. No fault may repeat it, whatever it is.
+pub(super) fn api_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ApiKey>, D::Error> {
+    let wrong = || D::Error::custom("expected a key of 16 to 128 visible ASCII characters, in quotes");
+    let figment::value::Value::String(_, key) = Deserialize::deserialize(from)? else { return Err(wrong()) };
+    key.parse().map(Some).map_err(|_| wrong())
 }
 
 /// 64 lower-case hexadecimal digits.

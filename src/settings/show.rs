@@ -27,8 +27,16 @@ fn walk(loaded: &Loaded, path: String, value: &Value, lines: &mut Vec<(String, S
                 walk(loaded, format!("{path}.{i}"), item, lines);
             }
         }
-        leaf => lines.push((format!("{path} = {}", written(leaf)), loaded.source(leaf.tag()))),
+        leaf => {
+            let shown = if is_secret(&path) { "\"(hidden)\"".to_owned() } else { written(leaf) };
+            lines.push((format!("{path} = {shown}"), loaded.source(leaf.tag())));
+        }
     }
+}
+
+/// Keys that stand in the settings in clear.
+fn is_secret(path: &str) -> bool {
+    path.starts_with("warehouses.") && path.ends_with(".wms.key")
 }
 
 fn written(value: &Value) -> String {

@@ -256,3 +256,60 @@ fn the_demo_ships_everything_although_a_pipeline_crashes() {
     assert!(text.lines().last().unwrap_or("").starts_with("200 accepted, 200 shipped, 0 lost in "), "{text}");
     assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing is left where it was started");
 }
+
+/// A warehouse with a WMS of kind "http", as one `--set`.
+fn http_wms(fields: &str) -> String {
+    format!("warehouses=[{{code=\"ATL1\",partition=1,wms={{kind=\"http\",{fields}}}}}]")
+}
+
+#[test]
+fn a_wms_over_http_needs_address_and_key_and_has_nothing_of_the_simulation() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = "url=\"http://127.0.0.1:1/wms\",key=\"wms-secret-0123456789\"";
+    let check = |fields: &str| run(dir.path(), &["config", "check", "--set", &http_wms(fields)]);
+    assert_eq!(check(good).status.code(), Some(0), "{}", err(&check(good)));
+    for (fields, parts) in [
+        ("credits=5", &["needs `url`", "needs `key`", "warehouses.0.wms"][..]),
+        (&format!("{good},pick=\"1s\""), &["warehouses.0.wms.pick", "\"simulated\""]),
+        (&good.replace("http:", "ftp:"), &["warehouses.0.wms.url", "ftp://127.0.0.1:1/wms", "http or https"]),
+        (&good.replace("/wms\"", "/wms?a=1\""), &["warehouses.0.wms.url", "query"]),
+        (&good.replace("wms-secret-0123456789", "secret"), &["warehouses.0.wms.key", "16 to 128"]),
+        (
+            &good.replace("\"wms-secret-0123456789\"", "424242424242424242"),
+            &["warehouses.0.wms.key", "16 to 128"],
+        ),
+        (&good.replace("127", "ada:secret@127"), &["warehouses.0.wms.url", "without user"]),
+        (&format!("{good},keys=1"), &["warehouses.0.wms.keys", "`key`"]),
+    ] {
+        let output = check(fields);
+        let text = err(&output);
+        assert_eq!(output.status.code(), Some(2), "{fields}: {text}");
+        for part in parts {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+        assert!(!text.contains("secret") && !text.contains("4242"), "{text}");
+    }
+    let simulated = "warehouses=[{code=\"ATL1\",partition=1,wms={url=\"http://x\"}}]";
+    let text = err(&run(dir.path(), &["config", "check", "--set", simulated]));
+    assert!(text.contains("warehouses.0.wms.url") && text.contains("\"http\""), "{text}");
+}
+
+#[test]
+fn the_key_of_a_wms_is_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let fields = "url=\"http://127.0.0.1:1/wms\",key=\"wms-secret-0123456789\",credits=7";
+    let output = run(dir.path(), &["config", "show", "--set", &http_wms(fields)]);
+    let text = out(&output);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    for setting in [
+        "warehouses.0.wms.key = \"(hidden)\"",
+        "warehouses.0.wms.url = \"http://127.0.0.1:1/wms\"",
+        "warehouses.0.wms.credits = 7",
+        "warehouses.0.wms.wave_max = 50",
+    ] {
+        assert!(text.lines().any(|l| l.starts_with(setting)), "{setting}: {text}");
+    }
+    assert!(!text.contains("secret") && !text.contains("wms.pick"), "{text}");
+    let server = TestServer::start_with(&[&http_wms(fields), "log.level=trace"]);
+    assert!(!server.log().contains("secret"), "{}", server.log());
+}

@@ -27,6 +27,8 @@ pub(crate) struct OpenOrder {
     pub(crate) priority: Priority,
     pub(crate) correlation: CorrelationId,
     pub(crate) trace: TraceContext,
+    /// When its silent releases were last asked for; in memory only, a restart asks again.
+    pub(crate) asked_at: Timestamp,
 }
 
 /// A closed manifest that has not departed.
@@ -39,6 +41,14 @@ pub(crate) struct OpenManifest {
     pub(crate) closed_at: Timestamp,
     /// The orders with cartons on it.
     pub(crate) orders: BTreeSet<TransactionId>,
+}
+
+/// How long the house waits for others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    pub(crate) backorder_max: Duration,
+    pub(crate) give_up_after: Duration,
+    pub(crate) silent_after: Duration,
 }
 
 /// What an order contributes to the indexes.
@@ -59,7 +69,9 @@ pub(crate) struct Book {
     ready: BTreeSet<Rank>,
     asking: BTreeSet<TransactionId>,
     credits_used: usize,
-    backorder_max_wait: Duration,
+    /// When a wave that is still unanswered is given up.
+    give_up: BTreeSet<(Timestamp, WaveId)>,
+    waits: Waits,
     /// Manifests that the WMS must load.
     pub(crate) manifests: BTreeMap<TransactionId, OpenManifest>,
     waves: BTreeMap<WaveId, Vec<ReleaseId>>,
@@ -92,6 +104,7 @@ impl OpenOrder {
             priority: command.priority,
             correlation,
             trace,
+            asked_at: Timestamp::default(),
         }))
     }
 }
@@ -127,8 +140,8 @@ fn accepted(stored: &StoredTransaction) -> Result<(Accepted, Timestamp), Unfound
 
 impl Book {
     /// Folds everything that is open.
-    pub(crate) fn restore(image: &PartitionImage, backorder_max_wait: Duration) -> Result<Book, Unfounded> {
-        let mut book = Book { backorder_max_wait, ..Book::default() };
+    pub(crate) fn restore(image: &PartitionImage, waits: Waits) -> Result<Book, Unfounded> {
+        let mut book = Book { waits, ..Book::default() };
         for stored in &image.open {
             if let Some(order) = OpenOrder::fold(stored)? {
                 book.insert(order);
@@ -151,6 +164,8 @@ impl Book {
 
     /// A wave is out; its releases wait for an answer.
     pub(crate) fn wave_out(&mut self, id: WaveId, releases: Vec<ReleaseId>) {
+        let given_up = id.at().after(self.waits.give_up_after);
+        self.give_up.insert((given_up, id));
         self.unanswered.extend(releases.iter().copied());
         self.waves.insert(id, releases);
     }
@@ -158,10 +173,42 @@ impl Book {
     /// A wave is answered; its releases, or `None` when it was answered before.
     pub(crate) fn wave_answered(&mut self, id: WaveId) -> Option<Vec<ReleaseId>> {
         let releases = self.waves.remove(&id)?;
+        self.give_up.remove(&(id.at().after(self.waits.give_up_after), id));
         releases.iter().for_each(|release| {
             self.unanswered.remove(release);
         });
         Some(releases)
+    }
+
+    /// Waves that have been unanswered for too long; each is named once.
+    pub(crate) fn given_up(&mut self, now: Timestamp) -> Vec<WaveId> {
+        let late: Vec<_> = self.give_up.iter().take_while(|(at, _)| *at <= now).copied().collect();
+        late.into_iter()
+            .map(|late| {
+                self.give_up.remove(&late);
+                late.1
+            })
+            .collect()
+    }
+
+    /// Releases of an order that have been silent for too long.
+    pub(crate) fn silent(&self, open: &OpenOrder, now: Timestamp) -> Vec<ReleaseId> {
+        let order = open.order.id;
+        let unsettled = open.order.unsettled().map(|(n, heard)| (ReleaseId { order, n }, heard));
+        unsettled
+            .filter(|(release, heard)| {
+                let since = (*heard).max(open.asked_at);
+                !self.is_unanswered(*release) && since.after(self.waits.silent_after) <= now
+            })
+            .map(|(release, _)| release)
+            .collect()
+    }
+
+    /// When the first of its releases has been silent for too long. A release that waits for its
+    /// wave's answer counts too: it is looked at in vain once, and then again.
+    fn silent_at(&self, open: &OpenOrder) -> Timestamp {
+        let heard = open.order.unsettled().map(|(_, heard)| heard.max(open.asked_at)).min();
+        heard.map_or(Timestamp::NEVER, |at| at.after(self.waits.silent_after))
     }
 
     /// The waves that the WMS has not answered.
@@ -182,7 +229,7 @@ impl Book {
         let id = order.order.id;
         self.unindex(id);
         let now = Indexed {
-            deadline: order.order.deadline(self.backorder_max_wait),
+            deadline: order.order.deadline(self.waits.backorder_max).min(self.silent_at(&order)),
             ready: order.order.ready_for_wave(),
             credits: order.order.credits_used(),
             asking: order.order.cancel_requested(),
@@ -241,7 +288,8 @@ impl Book {
 
     /// The earliest deadline, or never.
     pub(crate) fn next_deadline(&self) -> Timestamp {
-        self.deadlines.first().map_or(Timestamp::NEVER, |(at, _)| *at)
+        let order = self.deadlines.first().map_or(Timestamp::NEVER, |(at, _)| *at);
+        order.min(self.give_up.first().map_or(Timestamp::NEVER, |(at, _)| *at))
     }
 
     /// True while the WMS owes an answer or we owe it a question: the tree must stay awake.

@@ -5,7 +5,9 @@ use actix::prelude::*;
 use super::gate::Gated;
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
-use crate::domain::ids::{ClientNo, Quantity, Sku, TransactionId};
+use crate::domain::command::Change;
+use crate::domain::fact::MoveFact;
+use crate::domain::ids::{ClientNo, Sku, TransactionId};
 use crate::domain::order::Footprint;
 use crate::domain::stock::{Ledger, Placement, Position, StockKey, Want};
 use crate::ports::faults::FaultPoint;
@@ -20,38 +22,34 @@ pub(crate) struct StockTurn {
     pub(crate) forget: Vec<TransactionId>,
     /// Waits to put into the ranks as they are; positions count them already.
     pub(crate) remember: Vec<(ClientNo, Want)>,
-    /// Units that arrived.
-    pub(crate) receipts: Vec<Receipt>,
+    /// Moves to book.
+    pub(crate) moves: Vec<StockMove>,
     /// Orders that want units, in the order they are served after those that wait.
     pub(crate) wants: Vec<(ClientNo, Want)>,
 }
 
 impl StockTurn {
     pub(crate) fn is_empty(&self) -> bool {
-        let StockTurn { booked, forget, remember, receipts, wants } = self;
-        booked.is_empty()
-            && forget.is_empty()
-            && remember.is_empty()
-            && receipts.is_empty()
-            && wants.is_empty()
+        let StockTurn { booked, forget, remember, moves, wants } = self;
+        booked.is_empty() && forget.is_empty() && remember.is_empty() && moves.is_empty() && wants.is_empty()
     }
 }
 
-/// Units that arrived.
+/// A move to book.
 #[derive(Debug)]
-pub(crate) struct Receipt {
+pub(crate) struct StockMove {
     /// The move.
     pub(crate) id: TransactionId,
     pub(crate) client: ClientNo,
     pub(crate) sku: Sku,
-    pub(crate) quantity: Quantity,
+    pub(crate) change: Change,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
 pub(crate) struct StockAnswer {
-    /// Which receipts were booked.
-    pub(crate) receipts: Vec<(TransactionId, ClientNo, bool)>,
+    /// What the moves did.
+    pub(crate) moves: Vec<(TransactionId, ClientNo, MoveFact)>,
     /// What orders got, or did not.
     pub(crate) placements: Vec<Placement>,
     /// Every position that changed, as it is now.
@@ -105,9 +103,9 @@ fn work(ledger: &mut Ledger, turn: StockTurn) -> StockAnswer {
         ledger.remember(client, want);
     }
     let mut answer = StockAnswer::default();
-    for Receipt { id, client, sku, quantity } in turn.receipts {
-        let booked = ledger.receive((client, sku), quantity).is_ok();
-        answer.receipts.push((id, client, booked));
+    for StockMove { id, client, sku, change } in turn.moves {
+        let fact = ledger.shift((client, sku), change).unwrap_or(MoveFact::Rejected);
+        answer.moves.push((id, client, fact));
     }
     answer.placements = ledger.offer();
     for (client, want) in turn.wants {

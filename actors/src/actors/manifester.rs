@@ -69,8 +69,9 @@ pub(crate) struct Standing {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// By code, so that a carton is here once; with when it was packed.
-    cartons: BTreeMap<Sscc, (Timestamp, TransactionId, ManifestCarton)>,
+    /// By code and order, so that a carton is here once, also where a WMS gives one code to two
+    /// orders; with when it was packed.
+    cartons: BTreeMap<(Sscc, TransactionId), (Timestamp, TransactionId, ManifestCarton)>,
 }
 
 /// The actor.
@@ -165,7 +166,11 @@ impl Handler<Gated<Load>> for Manifester {
     fn handle(&mut self, gated: Gated<Load>, _: &mut Self::Context) -> Self::Result {
         for load in gated.message.0 {
             let group = self.groups.entry((load.carrier, load.service_level)).or_default();
-            group.cartons.entry(load.carton.sscc).or_insert((load.packed_at, load.order, load.carton));
+            group.cartons.entry((load.carton.sscc, load.order)).or_insert((
+                load.packed_at,
+                load.order,
+                load.carton,
+            ));
         }
         drop(gated.permit);
         MessageResult(self.standing())

@@ -40,6 +40,10 @@ pub struct WarehouseOptions {
 pub struct Rules {
     /// A wait for stock ends after this long.
     pub backorder_max_wait: Duration,
+    /// An order whose wave the WMS has not answered for this long becomes a dead letter.
+    pub wms_give_up_after: Duration,
+    /// A release that the WMS has said nothing new about for this long is asked for.
+    pub wms_silent_after: Duration,
     /// A manifest closes when its oldest carton has waited this long.
     pub manifest_close_every: Duration,
     /// Or when it has this many cartons.

@@ -15,7 +15,7 @@ use super::inventory::Inventory;
 use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
-use super::turn::{Turn, cartons_in, manifest_out, subject, wave_out};
+use super::turn::{Decided, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
 use crate::actors::options::Snapshot;
 use crate::domain::ids::{ReleaseId, TransactionId};
@@ -163,7 +163,8 @@ async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Han
         let waves: Vec<TransactionId> = hand.book.waves().keys().copied().collect();
         let manifests: Vec<TransactionId> = hand.book.manifests.keys().copied().collect();
         site.wms.present(presented(&hand.book));
-        hand.standing = perform(&site, &tree, &hand.book, &all, &waves, &manifests).await?;
+        let owing = Owing { orders: all, waves, manifests, silent: Vec::new() };
+        hand.standing = perform(&site, &tree, &hand.book, owing).await?;
         hand.begun = true;
     }
     let answers = tree.wms.ask(Collect).await?;
@@ -172,8 +173,7 @@ async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Han
     let pulled = count(Lane::Work, &gathered.lanes.entries) as u64;
     let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.oldest);
     hand.more = gathered.more;
-    let commit = decide(&site, &tree, &mut hand, answers, gathered).await?;
-    let (writes, touched) = commit;
+    let Decided { writes, touched, silent } = decide(&site, &tree, &mut hand, answers, gathered).await?;
     let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).collect();
     let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).collect();
     // Cancellations wait for their wave's answer: with it they are owed.
@@ -189,11 +189,11 @@ async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Han
     for id in &touched {
         site.node.waiters.wake(*id);
     }
-    let concerned: Vec<TransactionId> = match answered {
+    let orders: Vec<TransactionId> = match answered {
         true => hand.book.asking().chain(touched).collect(),
         false => touched.into_iter().collect(),
     };
-    hand.standing = perform(&site, &tree, &hand.book, &concerned, &waves, &manifests).await?;
+    hand.standing = perform(&site, &tree, &hand.book, Owing { orders, waves, manifests, silent }).await?;
     // What this turn settled lets in what still stands in the work lane.
     let free =
         (site.warehouse.credits as usize).saturating_sub(hand.book.credits_used() + hand.book.ready_len());
@@ -260,9 +260,10 @@ async fn decide(
     hand: &mut Hand,
     answers: Vec<Answer>,
     found: Found,
-) -> Result<(TurnCommit, BTreeSet<TransactionId>), TurnError> {
+) -> Result<Decided, TurnError> {
     let now = site.node.now();
-    let serials: usize = found.lanes.entries.iter().map(cartons_in).sum();
+    let serials: usize = found.lanes.entries.iter().map(cartons_in).sum::<usize>()
+        + answers.iter().map(cartons_of_answer).sum::<usize>();
     let block = lease(site, hand.standing.serials_left, serials).await?;
     let manifests = tree.manifester.ask(ManifestTurn { now, serials, block }).await?;
     let mut turn = Turn::new(site, now, &mut hand.book, manifests.serials);
@@ -301,9 +302,9 @@ async fn decide(
         let waves = tree.wms.ask(Plan(releasable)).await?;
         turn.release(waves);
     }
-    let (mut writes, touched) = turn.finish();
-    writes.wake_at = if hand.book.owes() { Timestamp(0) } else { hand.book.next_deadline() };
-    Ok((writes, touched))
+    let mut decided = turn.finish();
+    decided.writes.wake_at = if hand.book.owes() { Timestamp(0) } else { hand.book.next_deadline() };
+    Ok(decided)
 }
 
 /// Leases a block of serials when the rest of the old one does not reach.
@@ -317,29 +318,31 @@ async fn lease(site: &Site, left: u64, wanted: usize) -> Result<Option<(u64, u64
     Ok(Some((first, count)))
 }
 
+/// Who may owe the world something.
+struct Owing {
+    orders: Vec<TransactionId>,
+    waves: Vec<TransactionId>,
+    manifests: Vec<TransactionId>,
+    /// Releases to ask the WMS for.
+    silent: Vec<ReleaseId>,
+}
+
 /// Performs what these orders, waves and manifests owe the world. The token is looked at first:
 /// a tree that was dropped does nothing any more.
-async fn perform(
-    site: &Site,
-    tree: &Tree,
-    book: &Book,
-    orders: &[TransactionId],
-    waves: &[TransactionId],
-    manifests: &[TransactionId],
-) -> Result<Standing, TurnError> {
+async fn perform(site: &Site, tree: &Tree, book: &Book, owing: Owing) -> Result<Standing, TurnError> {
     if site.token.is_cancelled() {
         return Err(TurnError::Ask(AskError::Gone));
     }
-    let mut owed = Perform::default();
+    let mut owed = Perform { silent: owing.silent, ..Perform::default() };
     let mut load = Vec::new();
-    for open in orders.iter().filter_map(|id| book.order(*id)) {
+    for open in owing.orders.iter().filter_map(|id| book.order(*id)) {
         load.extend(loadable(open));
         owed.questions.extend(open.order.questions().filter(|q| !book.is_unanswered(q.release)));
     }
-    for (id, releases) in waves.iter().filter_map(|id| book.waves().get_key_value(id)) {
+    for (id, releases) in owing.waves.iter().filter_map(|id| book.waves().get_key_value(id)) {
         owed.waves.push(wave_out(site, book, *id, releases));
     }
-    for (id, open) in manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
+    for (id, open) in owing.manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
         if open.manifest.owes_loading() {
             owed.manifests.push(manifest_out(book, *id, open));
         }

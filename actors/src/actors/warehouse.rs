@@ -4,7 +4,7 @@
 use actix::prelude::*;
 use std::time::Duration;
 
-use super::book::{Book, Unfounded};
+use super::book::{Book, Unfounded, Waits};
 use super::gate::Door;
 use super::home::Home;
 use super::inventory::Inventory;
@@ -64,7 +64,13 @@ impl Warehouse {
         image: &PartitionImage,
         ctx: &mut Context<Self>,
     ) -> Result<(), Unfounded> {
-        let book = Book::restore(image, self.site.node.rules.backorder_max_wait)?;
+        let rules = &self.site.node.rules;
+        let waits = Waits {
+            backorder_max: rules.backorder_max_wait,
+            give_up_after: rules.wms_give_up_after,
+            silent_after: rules.wms_silent_after,
+        };
+        let book = Book::restore(image, waits)?;
         let mut ledger = Ledger::new(image.positions.iter().cloned());
         for open in book.orders() {
             ledger.remember(open.client, open.order.waiting());

@@ -12,7 +12,7 @@ use crate::domain::ids::{LineNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::CancelQuestion;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::SharedStore;
-use crate::ports::wms::{CancelReply, ManifestOut, Wave, WaveAnswer, Wms, WmsError};
+use crate::ports::wms::{CancelReply, ManifestOut, ReleaseKnown, Wave, WaveAnswer, Wms, WmsError};
 
 /// A WMS that has not answered by then is taken to be silent; the call is made again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -40,11 +40,14 @@ pub(crate) struct Perform {
     pub(crate) waves: Vec<Wave>,
     pub(crate) questions: Vec<CancelQuestion>,
     pub(crate) manifests: Vec<ManifestOut>,
+    /// Releases that have been silent for too long.
+    pub(crate) silent: Vec<ReleaseId>,
 }
 
 impl Perform {
     pub(crate) fn is_empty(&self) -> bool {
-        self.waves.is_empty() && self.questions.is_empty() && self.manifests.is_empty()
+        let Perform { waves, questions, manifests, silent } = self;
+        waves.is_empty() && questions.is_empty() && manifests.is_empty() && silent.is_empty()
     }
 }
 
@@ -53,6 +56,7 @@ impl Perform {
 pub(crate) enum Answer {
     Wave { wave: WaveId, answer: WaveAnswer },
     Cancel { release: ReleaseId, reply: CancelReply },
+    Release { release: ReleaseId, known: ReleaseKnown },
 }
 
 /// One call to make until it is answered.
@@ -61,6 +65,7 @@ enum Call {
     Wave(Wave),
     Cancel { release: ReleaseId, lines: Option<Vec<LineNo>> },
     Manifest(ManifestOut),
+    Release(ReleaseId),
 }
 
 /// Names a call: calls of one name are one call.
@@ -70,6 +75,7 @@ enum CallId {
     Cancel(ReleaseId, TransactionId),
     Wave(WaveId),
     Manifest(TransactionId),
+    Release(ReleaseId),
 }
 
 /// The actor.
@@ -126,7 +132,7 @@ impl WmsLink {
             Ok(answer) => {
                 self.failures = 0;
                 if let Some(Answer::Cancel { reply: CancelReply::Pending, .. }) = answer {
-                    self.pending.insert(id);
+                    self.wait_for_decision(id, call, ctx);
                 }
                 if let Some(answer) = answer {
                     self.answers.push(answer);
@@ -141,6 +147,19 @@ impl WmsLink {
             }
         }
         self.begin_calls(ctx);
+    }
+
+    /// The WMS will decide a cancellation later and say so by the control lane. When it says nothing
+    /// it is asked again: a repeated question is answered as since decided.
+    fn wait_for_decision(&mut self, id: CallId, call: Option<Call>, ctx: &mut Context<Self>) {
+        self.pending.insert(id.clone());
+        ctx.run_later(self.site.node.rules.wms_silent_after, move |link, ctx| {
+            link.pending.remove(&id);
+            if let Some(call) = call {
+                link.owe(id, call);
+                link.begin_calls(ctx);
+            }
+        });
     }
 
     fn pause(&mut self, ctx: &mut Context<Self>) {
@@ -180,6 +199,9 @@ async fn make(
             Ok(Some(Answer::Cancel { release, reply }))
         }
         Call::Manifest(manifest) => wms.manifest(manifest).await.map(|()| None),
+        Call::Release(release) => {
+            Ok(wms.release(release).await?.map(|known| Answer::Release { release, known }))
+        }
     }
 }
 
@@ -217,7 +239,7 @@ impl Handler<Gated<Perform>> for WmsLink {
     type Result = MessageResult<Gated<Perform>>;
 
     fn handle(&mut self, gated: Gated<Perform>, ctx: &mut Self::Context) -> Self::Result {
-        let Perform { waves, questions, manifests } = gated.message;
+        let Perform { waves, questions, manifests, silent } = gated.message;
         for wave in waves {
             self.owe(CallId::Wave(wave.id), Call::Wave(wave));
         }
@@ -227,6 +249,9 @@ impl Handler<Gated<Perform>> for WmsLink {
         }
         for manifest in manifests {
             self.owe(CallId::Manifest(manifest.id), Call::Manifest(manifest));
+        }
+        for release in silent {
+            self.owe(CallId::Release(release), Call::Release(release));
         }
         self.begin_calls(ctx);
         MessageResult(())

@@ -203,14 +203,80 @@ pub struct MoveCommand {
     pub change: Change,
 }
 
-/// What a move does. Receipts only so far.
+/// What a move does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Units arrive.
+    /// Units arrive. Clears what is suspect: whoever put them away stood at the place.
     Receipt {
         /// How many.
         quantity: Quantity,
     },
+    /// Units are written off, or found.
+    Adjustment {
+        /// How many more (or fewer) there are; never 0.
+        delta: i32,
+        /// Why.
+        reason: AdjustmentReason,
+    },
+    /// A cycle count: sets what is on hand and clears what is suspect.
+    Count {
+        /// How many there are.
+        counted: Quantity,
+    },
+}
+
+impl Change {
+    /// The type's name on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Change::Receipt { .. } => "receipt",
+            Change::Adjustment { .. } => "adjustment",
+            Change::Count { .. } => "count",
+        }
+    }
+}
+
+/// Why stock was adjusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdjustmentReason {
+    /// Broken.
+    Damaged,
+    /// Gone.
+    Lost,
+    /// There after all.
+    Found,
+    /// Past its date.
+    Expired,
+    /// Came back from a customer.
+    Returned,
+    /// The books were wrong.
+    Correction,
+}
+
+impl AdjustmentReason {
+    /// All reasons, for parsing.
+    pub const ALL: [AdjustmentReason; 6] = [
+        AdjustmentReason::Damaged,
+        AdjustmentReason::Lost,
+        AdjustmentReason::Found,
+        AdjustmentReason::Expired,
+        AdjustmentReason::Returned,
+        AdjustmentReason::Correction,
+    ];
+
+    /// The reason's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdjustmentReason::Damaged => "damaged",
+            AdjustmentReason::Lost => "lost",
+            AdjustmentReason::Found => "found",
+            AdjustmentReason::Expired => "expired",
+            AdjustmentReason::Returned => "returned",
+            AdjustmentReason::Correction => "correction",
+        }
+    }
 }
 
 /// A request to cancel an order, or some of its lines.

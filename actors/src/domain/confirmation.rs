@@ -44,8 +44,14 @@ pub enum ReleaseReport {
     Picking,
     /// Picked so far.
     Picked(LineUnits),
-    /// In cartons so far.
-    Packed(Vec<PackedCarton>),
+    /// In cartons so far. `lines` are cumulative and may be left out; what they say beyond the
+    /// cartons known is in one carton more, which the house names.
+    Packed {
+        /// Units in cartons by now.
+        lines: LineUnits,
+        /// Cartons, known ones and new ones alike.
+        cartons: Vec<PackedCarton>,
+    },
     /// Not found so far.
     ShortPick(LineUnits),
     /// Found damaged so far.
@@ -59,6 +65,8 @@ pub enum ReleaseReport {
     Cancelled,
     /// Asked to cancel, it will not.
     CancelRefused,
+    /// Gone with a carrier so far, without a manifest of ours; none named: all that is packed.
+    Shipped(LineUnits),
 }
 
 /// A carton as the WMS reports it.

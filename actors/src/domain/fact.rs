@@ -162,6 +162,15 @@ pub enum OrderFact {
         /// The release that failed.
         release: Option<u16>,
     },
+    /// The order is no dead letter any more: what kept it is gone.
+    Redriven,
+    /// The WMS shipped these cartons of release `n` without a manifest of ours.
+    ShippedAlone {
+        /// The release.
+        n: u16,
+        /// Its cartons that left.
+        cartons: SmallVec<[Sscc; 2]>,
+    },
 }
 
 /// A carton as it was packed.
@@ -211,6 +220,8 @@ pub enum RefusedCause {
 pub enum FailedCause {
     /// The WMS refuses it.
     WmsRejected,
+    /// The WMS has not answered for longer than `wms.give_up_after`.
+    WmsUnreachable,
 }
 
 /// The exceptions a client can find in a status document.
@@ -226,6 +237,8 @@ pub enum ExceptionCode {
     WmsRejected,
     /// The wait for stock went past its bound.
     BackorderExpired,
+    /// The WMS has not answered for too long.
+    WmsUnreachable,
 }
 
 impl ExceptionCode {
@@ -238,6 +251,7 @@ impl ExceptionCode {
             ExceptionCode::CutOffMissed => "cut_off_missed",
             ExceptionCode::WmsRejected => "wms_rejected",
             ExceptionCode::BackorderExpired => "backorder_expired",
+            ExceptionCode::WmsUnreachable => "wms_unreachable",
         }
     }
 }
@@ -260,6 +274,18 @@ pub enum MoveFact {
     Applied,
     /// It could not be done: the position would leave its range.
     Rejected,
+    /// A receipt that also made suspect units available again: somebody stood at the place.
+    Replenished {
+        /// Suspect units cleared.
+        cleared: u64,
+    },
+    /// A count set what is on hand.
+    Counted {
+        /// Counted less what the books said.
+        delta: i64,
+        /// Suspect units cleared.
+        cleared: u64,
+    },
 }
 
 /// How a cancellation ended.

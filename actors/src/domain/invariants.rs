@@ -49,7 +49,7 @@ pub fn ships_at_most_once(order: &Order) -> Option<Violation> {
 #[must_use]
 pub fn nothing_reserved_twice(name: &str, position: &Position) -> Option<Violation> {
     let Position { on_hand, reserved, suspect, shortfall, .. } = *position;
-    (reserved + suspect > on_hand + shortfall).then(|| Violation {
+    (position.uncovered() > shortfall).then(|| Violation {
         id: "INV-3",
         found: format!(
             "{name}: {reserved} reserved + {suspect} suspect > {on_hand} on hand + {shortfall} shortfall"
@@ -57,11 +57,13 @@ pub fn nothing_reserved_twice(name: &str, position: &Position) -> Option<Violati
     })
 }
 
-/// INV-4, for one position: on hand is what was received less what was shipped.
+/// INV-4, for one position: on hand is what moves brought (receipts, adjustments, what counts
+/// found) less what was shipped.
 #[must_use]
-pub fn stock_conserved(name: &str, position: &Position, received: u64, shipped: u64) -> Option<Violation> {
-    (position.on_hand + shipped != received).then(|| Violation {
+pub fn stock_conserved(name: &str, position: &Position, moved: i64, shipped: u64) -> Option<Violation> {
+    let shipped = i64::try_from(shipped).unwrap_or(i64::MAX);
+    (position.on_hand + shipped != moved).then(|| Violation {
         id: "INV-4",
-        found: format!("{name}: {} on hand + {shipped} shipped, {received} received", position.on_hand),
+        found: format!("{name}: {} on hand + {shipped} shipped, {moved} by moves", position.on_hand),
     })
 }

@@ -7,7 +7,7 @@ use super::state::State;
 #[must_use]
 pub fn state_after(fact: MoveFact) -> State {
     match fact {
-        MoveFact::Applied => State::Applied,
+        MoveFact::Applied | MoveFact::Replenished { .. } | MoveFact::Counted { .. } => State::Applied,
         MoveFact::Rejected => State::Rejected,
     }
 }

@@ -15,6 +15,8 @@ pub struct Release {
     pub wave: WaveId,
     /// When it was released.
     pub at: Timestamp,
+    /// When the WMS last said something new about it.
+    pub heard: Timestamp,
     /// True once the WMS began.
     pub picking: bool,
     /// What it holds.

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::command::Allocation;
-use super::fact::LineUnits;
+use super::command::{Allocation, Change};
+use super::fact::{LineUnits, MoveFact};
 use super::ids::{ClientNo, LineNo, Quantity, Sku, TransactionId};
 use super::order::Footprint;
 use super::rank::Rank;
@@ -17,8 +17,8 @@ use super::rank::Rank;
 /// Stock of one SKU of one client in one warehouse, in units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Believed to be in the building.
-    pub on_hand: u64,
+    /// Believed to be in the building; below zero when more has left than a count had found.
+    pub on_hand: i64,
     /// Held for orders.
     pub reserved: u64,
     /// On hand by the books, missing at a pick: not offered until counted.
@@ -37,7 +37,14 @@ impl Position {
     /// Units that a new order can have (INV-3 keeps this from being negative).
     #[must_use]
     pub fn available(&self) -> u64 {
-        self.on_hand.saturating_sub(self.reserved + self.suspect)
+        u64::try_from(self.on_hand).unwrap_or(0).saturating_sub(self.reserved + self.suspect)
+    }
+
+    /// Units that are promised or doubted beyond what is on hand.
+    #[must_use]
+    pub fn uncovered(&self) -> u64 {
+        let promised = i64::try_from(self.reserved + self.suspect).unwrap_or(i64::MAX);
+        u64::try_from(promised.saturating_sub(self.on_hand)).unwrap_or(0)
     }
 }
 
@@ -91,14 +98,14 @@ pub struct Ledger {
     freed: BTreeSet<StockKey>,
 }
 
-/// A receipt would take a position past what it can count.
+/// A move would take a position out of its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the position would leave its range")]
 pub struct OutOfRange;
 
 impl Ledger {
     /// The most units a position counts; far from overflow in every sum of them.
-    pub const ON_HAND_MAX: u64 = 1 << 48;
+    pub const ON_HAND_MAX: i64 = 1 << 48;
 
     /// A ledger as it was stored; waiting orders are added by [`Ledger::remember`].
     #[must_use]
@@ -130,20 +137,51 @@ impl Ledger {
         self.waiting.len()
     }
 
-    /// Books a receipt. What arrived is offered by the next [`Ledger::offer`].
+    /// Books a move and says what it did. What it made available is offered by the next
+    /// [`Ledger::offer`].
+    ///
+    /// A receipt and a count clear what is suspect. A count or an adjustment may leave less than is
+    /// promised: the difference is recorded as shortfall.
     ///
     /// # Errors
-    /// [`OutOfRange`] when the position would pass [`Ledger::ON_HAND_MAX`]; nothing is booked.
-    pub fn receive(&mut self, key: StockKey, quantity: Quantity) -> Result<(), OutOfRange> {
-        let on_hand = self.position(&key).on_hand + u64::from(quantity);
-        if on_hand > Ledger::ON_HAND_MAX {
+    /// [`OutOfRange`] when the position would pass [`Ledger::ON_HAND_MAX`], or an adjustment would
+    /// take more than is on hand; nothing is booked.
+    pub fn shift(&mut self, key: StockKey, change: Change) -> Result<MoveFact, OutOfRange> {
+        let was = self.position(&key);
+        let mut is = was;
+        let fact = match change {
+            Change::Receipt { quantity } => {
+                is.on_hand += i64::from(quantity);
+                is.suspect = 0;
+                is.known = true;
+                match was.suspect {
+                    0 => MoveFact::Applied,
+                    cleared => MoveFact::Replenished { cleared },
+                }
+            }
+            Change::Adjustment { delta, reason: _ } => {
+                is.on_hand += i64::from(delta);
+                if delta < 0 && is.on_hand < 0 {
+                    return Err(OutOfRange);
+                }
+                MoveFact::Applied
+            }
+            Change::Count { counted } => {
+                is.on_hand = i64::from(counted);
+                is.suspect = 0;
+                is.known = true;
+                MoveFact::Counted { delta: is.on_hand - was.on_hand, cleared: was.suspect }
+            }
+        };
+        if is.on_hand > Ledger::ON_HAND_MAX {
             return Err(OutOfRange);
         }
-        let position = self.change(key.clone());
-        position.on_hand = on_hand;
-        position.known = true;
-        self.freed.insert(key);
-        Ok(())
+        is.shortfall = is.uncovered();
+        *self.change(key.clone()) = is;
+        if is.available() > was.available() {
+            self.freed.insert(key);
+        }
+        Ok(fact)
     }
 
     /// Books what an order's facts did, as the difference of its footprints.
@@ -158,8 +196,10 @@ impl Ledger {
             position.reserved = moved(position.reserved, was.reserved, is.reserved);
             position.backordered = moved(position.backordered, was.backordered, is.backordered);
             position.suspect = moved(position.suspect, was.missing, is.missing);
-            // What has shipped is no longer on hand: the same difference, the other way round.
-            position.on_hand = moved(position.on_hand, is.shipped, was.shipped);
+            // What has shipped is no longer on hand.
+            position.on_hand -= i64::try_from(is.shipped - was.shipped).unwrap_or(i64::MAX);
+            // A shortfall only heals here; what would make one is a broken invariant elsewhere.
+            position.shortfall = position.shortfall.min(position.uncovered());
             if position.available() > free {
                 self.freed.insert(key);
             }

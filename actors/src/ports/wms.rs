@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::BoxFuture;
 use crate::domain::command::ShipTo;
-use crate::domain::confirmation::Confirmation;
+use crate::domain::confirmation::{Confirmation, ReleaseReport};
 use crate::domain::fact::LineUnits;
 use crate::domain::ids::{
     CorrelationId, LineNo, PartitionId, Reference, ReleaseId, Sku, TraceContext, TransactionId, WaveId,
@@ -29,6 +29,12 @@ pub trait Wms: Send + Sync + 'static {
 
     /// Tells it to load a truck.
     fn manifest(&self, manifest: ManifestOut) -> BoxFuture<Result<(), WmsError>>;
+
+    /// Asks what it knows of a release that has fallen silent. `None`: it cannot be asked.
+    fn release(&self, release: ReleaseId) -> BoxFuture<Result<Option<ReleaseKnown>, WmsError>> {
+        let _ = release;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Presents what is in its hands after our start. Only a WMS that keeps nothing itself (the
     /// in-process simulation) needs it.
@@ -133,6 +139,15 @@ pub enum CancelReply {
     TooLate,
     /// It will say so through the control lane.
     Pending,
+}
+
+/// What a WMS knows of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReleaseKnown {
+    /// Nothing: it is sent again, in a new wave under its old id.
+    Unknown,
+    /// What it would report, as cumulative as any report; empty when it has only taken it.
+    Known(Vec<ReleaseReport>),
 }
 
 /// No answer that decides anything: the call is made again.

@@ -298,6 +298,8 @@ fn warehouses(n: u16) -> Vec<WarehouseOptions> {
 fn rules() -> Rules {
     Rules {
         backorder_max_wait: Duration::from_secs(3_600),
+        wms_give_up_after: Duration::from_secs(86_400),
+        wms_silent_after: Duration::from_secs(120),
         manifest_close_every: Duration::from_secs(2),
         manifest_cartons_max: 5,
         sscc_prefix: "0614141".parse().expect("seven digits"),

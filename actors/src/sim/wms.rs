@@ -136,7 +136,7 @@ impl Face {
         if !picked.is_empty() {
             let carton_id = format!("{release}-c");
             let carton = PackedCarton { carton_id, tracking_number: None, weight_g: None, lines: picked };
-            reports.push(ReleaseReport::Packed(vec![carton]));
+            reports.push(ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] });
         }
         // Reordering is harmless: quantities are cumulative.
         if world.chance.below(2) == 0 {

@@ -50,7 +50,8 @@ struct Sums {
     backordered: u64,
     missing: u64,
     shipped: u64,
-    received: u64,
+    moved: i64,
+    cleared: u64,
 }
 
 /// What a client's transactions, or its feed, amount to.
@@ -166,10 +167,22 @@ impl Check {
 
     fn movement(&mut self, stored: &StoredTransaction, command: &MoveCommand) {
         self.ends_once(stored);
-        if stored.facts.iter().any(|f| f.fact == Fact::Move(MoveFact::Applied)) {
-            let Change::Receipt { quantity } = command.change;
+        for recorded in &stored.facts {
+            let Fact::Move(fact) = recorded.fact else { continue };
+            let (counted, cleared) = match fact {
+                MoveFact::Rejected => continue,
+                MoveFact::Applied => (0, 0),
+                MoveFact::Replenished { cleared } => (0, cleared),
+                MoveFact::Counted { delta, cleared } => (delta, cleared),
+            };
             let key = (stored.id.home(), stored.client, command.sku.clone());
-            self.stock.entry(key).or_default().received += u64::from(quantity);
+            let sums = self.stock.entry(key).or_default();
+            sums.cleared += cleared;
+            sums.moved += match command.change {
+                Change::Receipt { quantity } => i64::from(quantity),
+                Change::Adjustment { delta, reason: _ } => i64::from(delta),
+                Change::Count { counted: _ } => counted,
+            };
         }
     }
 
@@ -287,8 +300,8 @@ impl Check {
         if swept {
             return;
         }
-        compare("suspect", position.suspect, sums.missing);
-        self.violations.extend(stock_conserved(&name, position, sums.received, sums.shipped));
+        compare("suspect", position.suspect + sums.cleared, sums.missing);
+        self.violations.extend(stock_conserved(&name, position, sums.moved, sums.shipped));
     }
 
     /// What has not ended is in a lane or open: otherwise no owner would ever find it again.

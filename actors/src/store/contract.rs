@@ -416,7 +416,7 @@ pub(super) async fn orders_are_paged_by_id(store: &SharedStore) {
 
 pub(super) async fn positions_are_paged_by_sku(store: &SharedStore) {
     let fence = take(store, 1).await;
-    let at = |n: u64| Position { on_hand: n, known: true, ..Position::default() };
+    let at = |n: i64| Position { on_hand: n, known: true, ..Position::default() };
     let put = |client, name: &str, n| ((client, sku(name)), at(n));
     // "A" and "AB": a SKU that begins another one is its own.
     let positions =

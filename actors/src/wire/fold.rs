@@ -151,9 +151,7 @@ fn cancellable(order: &Order) -> bool {
 fn detail<'a>(source: &Source<'a>, fold: &Fold, facts: &[Recorded]) -> Detail<'a> {
     match source.command {
         Command::Order(command) => order_detail(source, command, fold.order()),
-        Command::Move(MoveCommand { sku, change: Change::Receipt { quantity }, .. }) => {
-            Detail::Move { r#type: "receipt", sku: sku.as_str(), quantity: *quantity }
-        }
+        Command::Move(command) => move_detail(command),
         Command::Cancellation(command) => {
             Detail::Cancellation { order: command.order, lines: cancelled_lines(command, facts) }
         }
@@ -164,6 +162,16 @@ fn detail<'a>(source: &Source<'a>, fold: &Fold, facts: &[Recorded]) -> Detail<'a
             cartons: source.cartons.iter().map(Sscc::to_string).collect(),
         },
     }
+}
+
+fn move_detail(command: &MoveCommand) -> Detail<'_> {
+    let sku = command.sku.as_str();
+    let (quantity, delta, reason, counted) = match command.change {
+        Change::Receipt { quantity } => (Some(quantity), None, None, None),
+        Change::Adjustment { delta, reason } => (None, Some(delta), Some(reason.as_str()), None),
+        Change::Count { counted } => (None, None, None, Some(counted)),
+    };
+    Detail::Move { r#type: command.change.as_str(), sku, quantity, delta, reason, counted }
 }
 
 fn order_detail<'a>(source: &Source<'a>, command: &'a OrderCommand, order: Option<&Order>) -> Detail<'a> {

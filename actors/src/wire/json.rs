@@ -18,6 +18,8 @@ pub enum Json<'a> {
     Bool(bool),
     /// A number written without fraction or exponent, not negative, up to 2^64.
     Whole(u64),
+    /// The same below zero, down to -2^63.
+    Negative(i64),
     /// Any other number.
     Other(f64),
     /// A string.
@@ -36,7 +38,10 @@ impl Json<'_> {
             Json::Null => "null",
             Json::Bool(_) => "a boolean",
             Json::Whole(_) => "a whole number",
-            Json::Other(_) => "a number that is negative or written with a fraction or an exponent",
+            Json::Negative(_) => "a negative number",
+            Json::Other(_) => {
+                "a number that is very small, very large or written with a fraction or an exponent"
+            }
             Json::Text(_) => "a string",
             Json::List(_) => "an array",
             Json::Object(_) => "an object",
@@ -85,7 +90,7 @@ impl<'de> Visitor<'de> for Tree {
         Ok(Json::Whole(value))
     }
     fn visit_i64<E: Error>(self, value: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Other(value as f64))
+        Ok(Json::Negative(value))
     }
     fn visit_f64<E: Error>(self, value: f64) -> Result<Json<'de>, E> {
         Ok(Json::Other(value))

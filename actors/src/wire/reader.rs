@@ -155,6 +155,7 @@ impl<'j> Fields<'j> {
             other @ (Json::Null
             | Json::Bool(_)
             | Json::Whole(_)
+            | Json::Negative(_)
             | Json::Other(_)
             | Json::Text(_)
             | Json::List(_)) => {
@@ -241,6 +242,7 @@ pub fn string<'j>(value: Json<'j>, path: &Path<'_>, faults: &mut Faults) -> Opti
         other @ (Json::Null
         | Json::Bool(_)
         | Json::Whole(_)
+        | Json::Negative(_)
         | Json::Other(_)
         | Json::List(_)
         | Json::Object(_)) => {
@@ -257,6 +259,7 @@ pub fn list<'j>(value: Json<'j>, path: &Path<'_>, faults: &mut Faults) -> Option
         other @ (Json::Null
         | Json::Bool(_)
         | Json::Whole(_)
+        | Json::Negative(_)
         | Json::Other(_)
         | Json::Text(_)
         | Json::Object(_)) => {
@@ -277,6 +280,7 @@ pub fn whole(value: &Json<'_>, (min, max): (u32, u32), path: &Path<'_>, faults: 
             Ok(n) if (min..=max).contains(&n) => Some(n),
             Ok(_) | Err(_) => beyond(faults),
         },
+        Json::Negative(_) => beyond(faults),
         // Too small or too large are ranges; a fraction or an exponent is another type.
         Json::Other(n) if n.fract() == 0.0 && (*n < 0.0 || *n >= 1.8e19) => beyond(faults),
         other @ (Json::Null
@@ -289,6 +293,28 @@ pub fn whole(value: &Json<'_>, (min, max): (u32, u32), path: &Path<'_>, faults: 
             None
         }
     }
+}
+
+/// A whole number on either side of zero.
+pub fn signed(value: &Json<'_>, (min, max): (i32, i32), path: &Path<'_>, faults: &mut Faults) -> Option<i32> {
+    let number = match value {
+        Json::Whole(n) => i64::try_from(*n).unwrap_or(i64::MAX),
+        Json::Negative(n) => *n,
+        other @ (Json::Null
+        | Json::Bool(_)
+        | Json::Other(_)
+        | Json::Text(_)
+        | Json::List(_)
+        | Json::Object(_)) => {
+            wrong_type(other, "a whole number", path, faults);
+            return None;
+        }
+    };
+    let number = i32::try_from(number).ok().filter(|n| (min..=max).contains(n));
+    if number.is_none() {
+        faults.add(path, FaultCode::OutOfRange, format!("must be a whole number from {min} to {max}"));
+    }
+    number
 }
 
 /// How long a text may be, in characters.

@@ -7,7 +7,8 @@ use super::address;
 use super::json::Json;
 use super::reader::{self, Chars, Fault, FaultCode, Faults, Fields, Path};
 use crate::domain::command::{
-    Allocation, CancellationCommand, Change, MoveCommand, OrderCommand, OrderLine, Priority, ShipTo,
+    AdjustmentReason, Allocation, CancellationCommand, Change, MoveCommand, OrderCommand, OrderLine,
+    Priority, ShipTo,
 };
 use crate::domain::ids::{LineNo, QUANTITY_MAX, Quantity, Reference, Sku, TransactionId};
 
@@ -151,31 +152,86 @@ pub fn stock_move(json: Json<'_>, catalogue: &Catalogue) -> Result<MoveRequest, 
     let mut faults = Faults::new(Faults::MAX);
     let root = &Path::Root;
     let Some(mut fields) = Fields::open(json, root, &mut faults) else { return Err(faults.into_vec()) };
-    let is_receipt = fields.required("type", root, &mut faults, |v, p, f| {
-        let kind = reader::string(v, p, f)?;
-        if kind != "receipt" {
-            f.add(p, FaultCode::UnknownValue, "must be \"receipt\"");
-            return None;
+    let kind = fields.required("type", root, &mut faults, |v, p, f| {
+        let name = reader::string(v, p, f)?;
+        let kind = MoveType::ALL.into_iter().find(|kind| kind.as_str() == name);
+        if kind.is_none() {
+            f.add(p, FaultCode::UnknownValue, "must be \"receipt\", \"adjustment\" or \"count\"");
         }
-        Some(())
+        kind
     });
     let reference = fields.required("reference", root, &mut faults, reference);
     let code = fields.required("warehouse", root, &mut faults, |v, p, f| warehouse(v, catalogue, p, f));
     let sku = fields.required("sku", root, &mut faults, sku);
     let owner = fields.optional("owner", root, &mut faults, |v, p, f| reader::text(v, NAME, p, f));
-    let mut quantity = None;
-    if is_receipt.is_some() {
-        quantity = fields.required("quantity", root, &mut faults, units);
+    // Which fields there are, the type says; without one nothing more can be told.
+    let change = kind.and_then(|kind| {
+        let change = change(kind, &mut fields, &mut faults);
         fields.close(root, &mut faults);
-    }
+        change
+    });
     let whole = || {
-        let change = Change::Receipt { quantity: quantity? };
-        let command = MoveCommand { reference: reference?, warehouse: code?, sku: sku?, change };
+        let command = MoveCommand { reference: reference?, warehouse: code?, sku: sku?, change: change? };
         Some(MoveRequest { command, owner: owner? })
     };
     match whole() {
         Some(request) if faults.is_empty() => Ok(request),
         Some(_) | None => Err(faults.into_vec()),
+    }
+}
+
+/// The types of move that are read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MoveType {
+    Receipt,
+    Adjustment,
+    Count,
+}
+
+impl MoveType {
+    const ALL: [MoveType; 3] = [MoveType::Receipt, MoveType::Adjustment, MoveType::Count];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            MoveType::Receipt => "receipt",
+            MoveType::Adjustment => "adjustment",
+            MoveType::Count => "count",
+        }
+    }
+}
+
+fn change(kind: MoveType, fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Change> {
+    let root = &Path::Root;
+    match kind {
+        MoveType::Receipt => {
+            let quantity = fields.required("quantity", root, faults, units)?;
+            Some(Change::Receipt { quantity })
+        }
+        MoveType::Adjustment => {
+            let most = i32::try_from(QUANTITY_MAX).unwrap_or(i32::MAX);
+            let delta = fields.required("delta", root, faults, |v, p, f| {
+                let delta = reader::signed(&v, (-most, most), p, f)?;
+                if delta == 0 {
+                    f.add(p, FaultCode::OutOfRange, "must not be 0");
+                }
+                Some(delta)
+            });
+            let reason = fields.required("reason", root, faults, |v, p, f| {
+                let name = reader::string(v, p, f)?;
+                let reason = AdjustmentReason::ALL.into_iter().find(|r| r.as_str() == name);
+                if reason.is_none() {
+                    let names = AdjustmentReason::ALL.map(AdjustmentReason::as_str).join(", ");
+                    f.add(p, FaultCode::UnknownValue, format!("must be one of {names}"));
+                }
+                reason
+            });
+            Some(Change::Adjustment { delta: delta?, reason: reason? })
+        }
+        MoveType::Count => {
+            let counted = fields
+                .required("counted", root, faults, |v, p, f| reader::whole(&v, (0, QUANTITY_MAX), p, f))?;
+            Some(Change::Count { counted })
+        }
     }
 }
 
@@ -556,10 +612,25 @@ mod tests {
         assert_eq!(request.owner.as_deref(), Some("acme"));
         body["transfer"] = json!("x");
         assert_eq!(read(body.clone()), Err(vec![("/transfer".to_owned(), "unknown_field")]));
-        for kind in ["adjustment", "count", "transfer", "gift"] {
+        for kind in ["transfer", "gift"] {
             body["type"] = json!(kind);
             assert_eq!(read(body.clone()), Err(vec![("/type".to_owned(), "unknown_value")]), "{kind}");
         }
+        let moved = |more: serde_json::Value| {
+            let mut body = json!({"reference": "A-1", "warehouse": "ATL1", "sku": "S"});
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            read(body).map(|request| request.command.change)
+        };
+        let reason = AdjustmentReason::Lost;
+        let adjusted = moved(json!({"type": "adjustment", "delta": -3, "reason": "lost"}));
+        assert_eq!(adjusted, Ok(Change::Adjustment { delta: -3, reason }));
+        assert_eq!(moved(json!({"type": "count", "counted": 0})), Ok(Change::Count { counted: 0 }));
+        let faults = moved(json!({"type": "adjustment", "delta": 0, "reason": "bored", "quantity": 1}));
+        let expected =
+            [("/delta", "out_of_range"), ("/reason", "unknown_value"), ("/quantity", "unknown_field")];
+        assert_eq!(faults, Err(expected.map(|(p, c)| (p.to_owned(), c)).to_vec()));
+        assert!(moved(json!({"type": "adjustment", "delta": -1.0, "reason": "lost"})).is_err());
+        assert!(moved(json!({"type": "count", "counted": -1})).is_err());
     }
 
     #[test]

@@ -114,7 +114,14 @@ pub enum Detail<'a> {
     Move {
         r#type: &'static str,
         sku: &'a str,
-        quantity: Quantity,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quantity: Option<Quantity>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delta: Option<i32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        counted: Option<Quantity>,
     },
     Cancellation {
         order: TransactionId,

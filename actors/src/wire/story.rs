@@ -14,6 +14,10 @@ pub(super) fn detail(fact: &Fact) -> String {
         Fact::Accepted(_) => "accepted".to_owned(),
         Fact::Order(fact) => order(fact),
         Fact::Move(MoveFact::Applied) => "the stock was changed".to_owned(),
+        Fact::Move(MoveFact::Replenished { cleared }) => format!("arrived, and {cleared} suspect cleared"),
+        Fact::Move(MoveFact::Counted { delta, cleared }) => {
+            format!("counted: {delta:+} on hand, {cleared} suspect cleared")
+        }
         Fact::Move(MoveFact::Rejected) => "the position would leave its range".to_owned(),
         Fact::Cancellation(CancellationFact::Applied { lines }) => format!("{} cancelled", sum(lines)),
         Fact::Cancellation(CancellationFact::Rejected) => "nothing could be cancelled any more".to_owned(),
@@ -68,6 +72,14 @@ fn order(fact: &OrderFact) -> String {
         OrderFact::Failed { cause: FailedCause::WmsRejected, release: _ } => {
             "the warehouse refuses it: an operator must look".to_owned()
         }
+        OrderFact::Failed { cause: FailedCause::WmsUnreachable, release: _ } => {
+            "the warehouse does not answer: an operator must look".to_owned()
+        }
+        OrderFact::Redriven => "goes on".to_owned(),
+        OrderFact::ShippedAlone { n, cartons } => {
+            let cartons = u32::try_from(cartons.len()).unwrap_or(u32::MAX);
+            format!("{} of release {n} left", count(cartons, "carton"))
+        }
     }
 }
 
@@ -101,7 +113,9 @@ pub(super) fn exceptions(recorded: &Recorded) -> Vec<ExceptionItem> {
             | OrderFact::CancelWithdrawn { .. }
             | OrderFact::Cancelled { .. }
             | OrderFact::Refused { .. }
-            | OrderFact::Failed { .. },
+            | OrderFact::Failed { .. }
+            | OrderFact::Redriven
+            | OrderFact::ShippedAlone { .. },
         )
         | Fact::Accepted(_)
         | Fact::Move(_)
@@ -117,6 +131,7 @@ fn exception(code: ExceptionCode) -> &'static str {
         ExceptionCode::CutOffMissed => "the requested time to ship by cannot be met",
         ExceptionCode::WmsRejected => "the warehouse refuses the release",
         ExceptionCode::BackorderExpired => "the wait for stock went past its bound",
+        ExceptionCode::WmsUnreachable => "the warehouse's WMS has not answered for too long",
     }
 }
 

@@ -206,7 +206,13 @@ impl Floor {
             self.report(state, packs, release, "damaged", ReleaseReport::Damaged(damaged));
         }
         if let Some(carton) = carton {
-            self.report(state, packs, release, "packed", ReleaseReport::Packed(vec![carton]));
+            self.report(
+                state,
+                packs,
+                release,
+                "packed",
+                ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] },
+            );
         }
     }
 
@@ -288,12 +294,13 @@ impl Floor {
 /// From packing on a release is done with, whatever is found missing in the same moment.
 fn ends_work(step: &ReleaseReport) -> bool {
     match step {
-        ReleaseReport::Packed(_) | ReleaseReport::ShortPick(_) | ReleaseReport::Damaged(_) => true,
+        ReleaseReport::Packed { .. } | ReleaseReport::ShortPick(_) | ReleaseReport::Damaged(_) => true,
         ReleaseReport::Picking
         | ReleaseReport::Picked(_)
         | ReleaseReport::Rejected { .. }
         | ReleaseReport::Cancelled
-        | ReleaseReport::CancelRefused => false,
+        | ReleaseReport::CancelRefused
+        | ReleaseReport::Shipped(_) => false,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::Booking;
 use crate::domain::sscc::Sscc;
 use crate::ports::store::{DeadKind, DeadLetter, LaneEntry, LaneItem, StoredTransaction, StoredWave};
-use crate::ports::wms::{CancelReply, Taken, WaveAnswer};
+use crate::ports::wms::{CancelReply, ReleaseKnown, Taken, WaveAnswer};
 
 /// Facts, and the reports that could not be booked.
 type Booked = (Vec<OrderFact>, Vec<(usize, Unbookable)>);
@@ -46,6 +46,7 @@ impl Turn<'_> {
                     CancelReply::TooLate => self.cancel_answered(release, false),
                     CancelReply::Pending => {}
                 },
+                Answer::Release { release, known } => self.release_known(release, known),
             }
         }
     }
@@ -59,6 +60,9 @@ impl Turn<'_> {
     fn wave_answered(&mut self, wave: WaveId, answer: WaveAnswer) {
         let Some(releases) = self.book.wave_answered(wave) else { return };
         self.writes.answered.push(wave);
+        for release in &releases {
+            self.heard(release.order);
+        }
         match answer {
             WaveAnswer::Decided(results) => {
                 for (release, taken) in results {
@@ -73,6 +77,39 @@ impl Turn<'_> {
                 }
             }
             WaveAnswer::Refused => self.bisect(releases),
+        }
+    }
+
+    /// Books what the WMS said when it was asked for a silent release; one that it does not know
+    /// goes again, in a new wave under its old id.
+    fn release_known(&mut self, release: ReleaseId, known: ReleaseKnown) {
+        match known {
+            ReleaseKnown::Known(steps) => {
+                let report = |step| Confirmation {
+                    confirmation_id: "asked".to_owned(),
+                    at: self.now,
+                    report: Report::Release { release, step },
+                };
+                let reports = steps.into_iter().map(report).collect();
+                self.reports(release, reports);
+            }
+            ReleaseKnown::Unknown => {
+                let open = self.book.order(release.order);
+                let unsettled = open.is_some_and(|o| o.order.unsettled().any(|(n, _)| n == release.n));
+                if unsettled && !self.book.is_unanswered(release) {
+                    let id = self.site.node.new_id(self.site.partition());
+                    self.book.wave_out(id, vec![release]);
+                    self.writes.waves.push(StoredWave { id, releases: vec![release] });
+                }
+            }
+        }
+    }
+
+    /// The WMS was heard about an order: if it was given up for its silence, it goes on.
+    fn heard(&mut self, order: TransactionId) {
+        if let Some(open) = self.order(order) {
+            let facts = open.order.heard_again();
+            self.record(order, facts);
         }
     }
 
@@ -139,6 +176,7 @@ impl Turn<'_> {
     }
 
     fn reports(&mut self, release: ReleaseId, reports: Vec<Confirmation>) {
+        self.heard(release.order);
         let mut serials = std::mem::take(&mut self.serials);
         let booked = self.book_reports(release, &reports, &mut serials);
         self.serials = serials;
@@ -238,9 +276,36 @@ pub(crate) fn subject(entry: &LaneEntry) -> Option<TransactionId> {
 pub(crate) fn cartons_in(entry: &LaneEntry) -> usize {
     match &entry.item {
         LaneItem::Report(report) => match &report.report {
-            Report::Release { step: ReleaseReport::Packed(cartons), .. } => cartons.len(),
-            _ => 0,
+            Report::Release { release: _, step } => cartons_of(step),
+            Report::Departed { .. } => 0,
         },
         LaneItem::Transaction(_) | LaneItem::Undecodable(_) => 0,
+    }
+}
+
+/// How many cartons an answer of the WMS could need codes for.
+pub(crate) fn cartons_of_answer(answer: &Answer) -> usize {
+    match answer {
+        Answer::Release { release: _, known: ReleaseKnown::Known(steps) } => {
+            steps.iter().map(cartons_of).sum()
+        }
+        Answer::Release { release: _, known: ReleaseKnown::Unknown }
+        | Answer::Wave { .. }
+        | Answer::Cancel { .. } => 0,
+    }
+}
+
+fn cartons_of(step: &ReleaseReport) -> usize {
+    match step {
+        // One more for what is packed without a carton.
+        ReleaseReport::Packed { lines: _, cartons } => cartons.len() + 1,
+        ReleaseReport::Shipped(_) => 1,
+        ReleaseReport::Picking
+        | ReleaseReport::Picked(_)
+        | ReleaseReport::ShortPick(_)
+        | ReleaseReport::Damaged(_)
+        | ReleaseReport::Rejected { .. }
+        | ReleaseReport::Cancelled
+        | ReleaseReport::CancelRefused => 0,
     }
 }

@@ -83,6 +83,10 @@ impl Turn<'_> {
             return;
         };
         for &order in &open.orders {
+            // What left by itself before has nothing more to say.
+            if !self.book.order(order).is_some_and(|o| o.order.manifests().any(|m| m == id)) {
+                continue;
+            }
             self.record(order, vec![OrderFact::Shipped { manifest: id }]);
         }
         open.manifest.apply(ManifestFact::Departed);

@@ -9,7 +9,7 @@ mod manifests;
 mod placing;
 mod waves;
 
-pub(crate) use control::{cartons_in, subject};
+pub(crate) use control::{cartons_in, cartons_of_answer, subject};
 pub(crate) use manifests::manifest_out;
 pub(crate) use waves::wave_out;
 
@@ -20,7 +20,7 @@ use super::book::{Book, OpenOrder};
 use super::inventory::StockTurn;
 use super::site::Site;
 use crate::domain::fact::{Fact, OrderFact, Recorded};
-use crate::domain::ids::{ClientNo, TransactionId};
+use crate::domain::ids::{ClientNo, ReleaseId, TransactionId};
 use crate::domain::order::Footprint;
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
@@ -44,10 +44,22 @@ pub(crate) struct Turn<'a> {
     wanting: IndexSet<TransactionId>,
     /// Serials that the Manifester gave for this turn, last first.
     serials: Vec<Sscc>,
+    /// Releases to ask the WMS for.
+    silent: Vec<ReleaseId>,
     facts: IndexMap<TransactionId, NewFacts>,
     writes: TurnCommit,
     /// Orders with new facts.
     changed: BTreeSet<TransactionId>,
+}
+
+/// What a turn has decided.
+pub(crate) struct Decided {
+    /// To be committed before anything else happens.
+    pub(crate) writes: TurnCommit,
+    /// Transactions with new facts.
+    pub(crate) touched: BTreeSet<TransactionId>,
+    /// Releases to ask the WMS for.
+    pub(crate) silent: Vec<ReleaseId>,
 }
 
 impl<'a> Turn<'a> {
@@ -69,6 +81,7 @@ impl<'a> Turn<'a> {
             reranked: BTreeSet::new(),
             wanting: IndexSet::new(),
             serials,
+            silent: Vec::new(),
             facts: IndexMap::new(),
             writes: TurnCommit::default(),
             changed: BTreeSet::new(),
@@ -140,13 +153,13 @@ impl<'a> Turn<'a> {
     }
 
     /// Ends the turn: what is done leaves the book, and all writes stand in one commit.
-    pub(crate) fn finish(mut self) -> (TurnCommit, BTreeSet<TransactionId>) {
+    pub(crate) fn finish(mut self) -> Decided {
         for id in std::mem::take(&mut self.changed) {
             self.leave(id);
         }
         let touched = self.facts.keys().copied().collect();
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
-        (self.writes, touched)
+        Decided { writes: self.writes, touched, silent: self.silent }
     }
 
     fn leave(&mut self, id: TransactionId) {

@@ -1,9 +1,9 @@
 //! Stock: receipts, orders that want units, deadlines, and what the ledger answered.
 
 use super::Turn;
-use crate::actors::inventory::{Receipt, StockAnswer, StockTurn};
-use crate::domain::command::{Change, Command};
-use crate::domain::fact::{Fact, MoveFact};
+use crate::actors::inventory::{StockAnswer, StockMove, StockTurn};
+use crate::domain::command::Command;
+use crate::domain::fact::Fact;
 use crate::domain::ids::TransactionId;
 use crate::domain::movement;
 use crate::ports::store::{DeadKind, LaneEntry, LaneItem};
@@ -12,17 +12,34 @@ use crate::ports::store::{DeadKind, LaneEntry, LaneItem};
 const DUE_MAX: usize = 64;
 
 impl Turn<'_> {
-    /// Looks at orders whose time has come: to begin, or to wait no longer.
+    /// Looks at what has waited too long: for its `not_before`, for stock, for the WMS.
     pub(crate) fn deadlines(&mut self) {
+        for wave in self.book.given_up(self.now) {
+            for release in self.book.waves().get(&wave).cloned().unwrap_or_default() {
+                let Some(open) = self.book.order(release.order) else { continue };
+                let facts = open.order.given_up();
+                self.record(release.order, facts);
+            }
+        }
         for id in self.book.due(self.now, DUE_MAX) {
             let Some(open) = self.book.order(id) else { continue };
             if open.order.lines().iter().any(|l| l.unallocated > 0) {
                 self.wanting.insert(id);
                 continue;
             }
-            let facts = open.order.expire();
-            self.record(id, facts);
+            if open.order.deadline(self.site.node.rules.backorder_max_wait) <= self.now {
+                let facts = open.order.expire();
+                self.record(id, facts);
+            }
+            self.ask_for_silent(id);
         }
+    }
+
+    fn ask_for_silent(&mut self, id: TransactionId) {
+        let Some(mut open) = self.book.remove(id) else { return };
+        self.silent.extend(self.book.silent(&open, self.now));
+        open.asked_at = self.now;
+        self.book.insert(open);
     }
 
     /// Works the stock lane.
@@ -31,14 +48,12 @@ impl Turn<'_> {
             self.writes.taken.push((entry.lane, entry.n));
             match entry.item {
                 LaneItem::Transaction(stored) if stored.version() == 1 => match stored.command {
-                    Command::Move(command) => match command.change {
-                        Change::Receipt { quantity } => self.stock.receipts.push(Receipt {
-                            id: stored.id,
-                            client: stored.client,
-                            sku: command.sku,
-                            quantity,
-                        }),
-                    },
+                    Command::Move(command) => self.stock.moves.push(StockMove {
+                        id: stored.id,
+                        client: stored.client,
+                        sku: command.sku,
+                        change: command.change,
+                    }),
                     Command::Order(_) | Command::Cancellation(_) | Command::Manifest(_) => {
                         let reason = "this kind of command is not worked in the stock lane".to_owned();
                         self.bury(DeadKind::Confirmation, Some(stored.id), reason, String::new());
@@ -102,8 +117,7 @@ impl Turn<'_> {
 
     /// Records what the ledger answered.
     pub(crate) fn placed(&mut self, answer: StockAnswer) {
-        for (id, client, booked) in answer.receipts {
-            let fact = if booked { MoveFact::Applied } else { MoveFact::Rejected };
+        for (id, client, fact) in answer.moves {
             debug_assert!(movement::state_after(fact).is_final());
             self.note(id, client, 1, vec![Fact::Move(fact)]);
             self.writes.ended.push((id, self.now));

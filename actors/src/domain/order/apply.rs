@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::{Ask, Line, Order};
-use crate::domain::fact::{CancelCause, Carton, LineUnits, MissingCause, OrderFact, Units};
+use crate::domain::fact::{CancelCause, Carton, FailedCause, LineUnits, MissingCause, OrderFact, Units};
 use crate::domain::ids::{LineNo, Quantity, TransactionId, WaveId};
 use crate::domain::release::{PackedCartonState, Release, ReleaseLine};
 use crate::domain::sscc::Sscc;
@@ -23,12 +23,16 @@ impl Order {
             OrderFact::Picking { n, picked } => {
                 let release = self.release_mut(*n);
                 release.picking = true;
+                release.heard = at;
                 release.raise_picked(picked);
             }
             OrderFact::Packed { n, picked, cartons, carrier } => {
                 self.release_mut(*n).packed(picked, cartons, carrier, at);
             }
-            OrderFact::Missing { n, cause, units } => self.missing(*n, *cause, units),
+            OrderFact::Missing { n, cause, units } => {
+                self.missing(*n, *cause, units);
+                self.release_mut(*n).heard = at;
+            }
             OrderFact::Manifested { manifest, cartons } => self.manifested(*manifest, cartons),
             OrderFact::Shipped { manifest } => self.shipped(*manifest),
             OrderFact::CancelAsked { request, releases, lines } => self.asks.push(Ask {
@@ -42,7 +46,9 @@ impl Order {
             OrderFact::Cancelled { cause, release, units } => self.cancelled(*cause, *release, units),
             OrderFact::Refused { cause: _, units } => self.refused(units),
             OrderFact::Exception { code: _, lines: _ } => {}
-            OrderFact::Failed { cause: _, release } => self.failed(*release),
+            OrderFact::Failed { cause, release } => self.failed(*cause, *release),
+            OrderFact::Redriven => self.failed = None,
+            OrderFact::ShippedAlone { n, cartons } => self.shipped_alone(*n, cartons),
         }
     }
 
@@ -90,7 +96,15 @@ impl Order {
             line.allocated -= quantity;
             held.push(ReleaseLine { line: number, asked: quantity, ..ReleaseLine::default() });
         }
-        self.releases.push(Release { n, wave, at, picking: false, lines: held, cartons: Vec::new() });
+        self.releases.push(Release {
+            n,
+            wave,
+            at,
+            heard: at,
+            picking: false,
+            lines: held,
+            cartons: Vec::new(),
+        });
     }
 
     fn missing(&mut self, n: u16, cause: MissingCause, units: &LineUnits) {
@@ -122,13 +136,30 @@ impl Order {
         let Order { releases, lines, .. } = self;
         for release in releases {
             let Release { cartons, lines: held, .. } = release;
-            for carton in cartons.iter_mut().filter(|c| c.manifest == Some(manifest)) {
-                assert!(!carton.departed, "a carton leaves once");
+            for carton in cartons.iter_mut().filter(|c| c.manifest == Some(manifest) && !c.departed) {
                 carton.departed = true;
                 for &(number, quantity) in &carton.carton.lines {
                     line_of(held, number).shipped += quantity;
                     own_line(lines, number).shipped += quantity;
                 }
+            }
+        }
+    }
+
+    /// Cartons that are on no manifest: they leave as if manifested and shipped at once.
+    fn shipped_alone(&mut self, n: u16, cartons: &[Sscc]) {
+        let Order { releases, lines, .. } = self;
+        let release = releases.iter_mut().find(|r| r.n == n).expect("a fact names a release of its order");
+        let Release { cartons: packed, lines: held, .. } = release;
+        for carton in packed.iter_mut().filter(|c| cartons.contains(&c.carton.sscc)) {
+            assert!(!carton.departed, "a carton leaves once");
+            let manifested = carton.manifest.is_some();
+            carton.departed = true;
+            for &(number, quantity) in &carton.carton.lines {
+                let held = line_of(held, number);
+                held.manifested += if manifested { 0 } else { quantity };
+                held.shipped += quantity;
+                own_line(lines, number).shipped += quantity;
             }
         }
     }
@@ -166,8 +197,8 @@ impl Order {
         self.end_wait();
     }
 
-    fn failed(&mut self, release: Option<u16>) {
-        self.failed = true;
+    fn failed(&mut self, cause: FailedCause, release: Option<u16>) {
+        self.failed = Some(cause);
         let Some(n) = release else { return };
         for (number, quantity) in self.release_mut(n).cancellable(None) {
             self.release_mut(n).give_back(number, quantity);
@@ -232,6 +263,7 @@ impl Release {
 
     fn packed(&mut self, picked: &Units, cartons: &[Carton], carrier: &str, at: Timestamp) {
         self.picking = true;
+        self.heard = at;
         match picked {
             Units::Whole => {
                 for line in &mut self.lines {

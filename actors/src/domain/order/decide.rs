@@ -5,14 +5,11 @@ use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 use super::Order;
-use crate::domain::command::Allocation;
-use crate::domain::confirmation::{PackedCarton, ReleaseReport, Unbookable};
 use crate::domain::fact::{
-    CancelCause, Carton, ExceptionCode, FailedCause, LineUnits, MissingCause, OrderFact, RefusedCause, Units,
+    CancelCause, ExceptionCode, FailedCause, LineUnits, OrderFact, RefusedCause, Units,
 };
 use crate::domain::ids::{LineNo, Quantity, TransactionId};
-use crate::domain::release::{Release, ReleaseLine};
-use crate::domain::sscc::Sscc;
+use crate::domain::release::Release;
 use crate::domain::stock::{Need, Placement, Want};
 use crate::domain::time::Timestamp;
 
@@ -129,7 +126,7 @@ impl Order {
             let units: LineUnits = release
                 .cancellable(ask.lines.as_deref())
                 .into_iter()
-                .map(|(line, q)| (line, q - count(&gone, line)))
+                .map(|(line, q)| (line, q - gone.get(&line).copied().unwrap_or(0)))
                 .filter(|(_, q)| cancelled && *q > 0)
                 .collect();
             if units.is_empty() {
@@ -152,7 +149,7 @@ impl Order {
     #[must_use]
     pub fn rejected_by_wms(&self, n: u16) -> Vec<OrderFact> {
         let Some(release) = self.release(n) else { return Vec::new() };
-        if release.settled() || self.failed {
+        if release.settled() || self.failed == Some(FailedCause::WmsRejected) {
             return Vec::new();
         }
         let mut facts = self.cancel_answered(n, true);
@@ -166,6 +163,28 @@ impl Order {
             facts.push(OrderFact::Failed { cause: FailedCause::WmsRejected, release: Some(n) });
         }
         facts
+    }
+
+    /// What it means that the WMS has not answered for too long: an operator must look. The release
+    /// stays as it is, for the WMS may have taken it.
+    #[must_use]
+    pub fn given_up(&self) -> Vec<OrderFact> {
+        if self.failed.is_some() || self.is_done() {
+            return Vec::new();
+        }
+        vec![
+            exception(ExceptionCode::WmsUnreachable, []),
+            OrderFact::Failed { cause: FailedCause::WmsUnreachable, release: None },
+        ]
+    }
+
+    /// What it means that the WMS was heard again: an order that was given up for its silence goes on.
+    #[must_use]
+    pub fn heard_again(&self) -> Vec<OrderFact> {
+        match self.failed {
+            Some(FailedCause::WmsUnreachable) if !self.is_done() => vec![OrderFact::Redriven],
+            Some(FailedCause::WmsUnreachable | FailedCause::WmsRejected) | None => Vec::new(),
+        }
     }
 
     /// The requests to cancel that these facts, already applied, have settled: their last question
@@ -191,220 +210,4 @@ impl Order {
 
 fn exception(code: ExceptionCode, lines: impl IntoIterator<Item = LineNo>) -> OrderFact {
     OrderFact::Exception { code, lines: lines.into_iter().collect() }
-}
-
-/// Books the reports about one release that arrived together: one fact a step.
-///
-/// Reports are cumulative, so each only raises what is known; one that cannot be true is refused
-/// alone and leaves no trace in the facts.
-pub struct Booking<'a> {
-    order: &'a Order,
-    release: &'a Release,
-    begun: bool,
-    picked: BTreeMap<LineNo, Quantity>,
-    short: BTreeMap<LineNo, Quantity>,
-    damaged: BTreeMap<LineNo, Quantity>,
-    cartons: Vec<PackedCarton>,
-    rejected: bool,
-    cancelled: Option<bool>,
-}
-
-impl<'a> Booking<'a> {
-    /// Begins to book reports about release `n`.
-    ///
-    /// # Errors
-    /// [`Unbookable::UnknownRelease`] when the order has no such release.
-    pub fn new(order: &'a Order, n: u16) -> Result<Self, Unbookable> {
-        let release = order.release(n).ok_or(Unbookable::UnknownRelease)?;
-        let counts = |count: fn(&ReleaseLine) -> Quantity| {
-            release.lines.iter().map(|l| (l.line, count(l))).collect::<BTreeMap<_, _>>()
-        };
-        Ok(Booking {
-            order,
-            release,
-            begun: false,
-            picked: counts(|l| l.picked),
-            short: counts(|l| l.short),
-            damaged: counts(|l| l.damaged),
-            cartons: Vec::new(),
-            rejected: false,
-            cancelled: None,
-        })
-    }
-
-    /// Takes one report.
-    ///
-    /// # Errors
-    /// When it cannot be true of this release; nothing of it is booked.
-    pub fn add(&mut self, report: &ReleaseReport) -> Result<(), Unbookable> {
-        match report {
-            ReleaseReport::Picking => {
-                // A release that was emptied by a cancellation or a refusal cannot be picked.
-                if self.release.lines.iter().all(|l| l.returned == l.asked) {
-                    return Err(Unbookable::Contradiction);
-                }
-                self.begun = true;
-            }
-            ReleaseReport::Picked(units) => {
-                self.release.check(units, |l| self.missing_of(l.line))?;
-                for &(line, q) in units {
-                    let picked = self.picked.entry(line).or_default();
-                    *picked = q.max(*picked);
-                }
-                self.begun = true;
-            }
-            ReleaseReport::ShortPick(units) => self.miss(units, MissingCause::ShortPick)?,
-            ReleaseReport::Damaged(units) => self.miss(units, MissingCause::Damaged)?,
-            ReleaseReport::Packed(cartons) => self.pack(cartons)?,
-            ReleaseReport::Rejected { code: _ } => {
-                if self.release.begun() || self.begun {
-                    return Err(Unbookable::Contradiction);
-                }
-                self.rejected = true;
-            }
-            ReleaseReport::Cancelled => {
-                self.asked_about()?;
-                self.cancelled.get_or_insert(true);
-            }
-            ReleaseReport::CancelRefused => {
-                self.asked_about()?;
-                self.cancelled.get_or_insert(false);
-            }
-        }
-        Ok(())
-    }
-
-    fn asked_about(&self) -> Result<(), Unbookable> {
-        let n = self.release.n;
-        let known = |a: &super::Ask| a.open.contains(&n) || a.answered.contains(&n);
-        if self.order.asks.iter().any(known) { Ok(()) } else { Err(Unbookable::Contradiction) }
-    }
-
-    /// Missing so far by all that is known; the two causes of one line add up.
-    fn missing_of(&self, line: LineNo) -> Quantity {
-        count(&self.short, line) + count(&self.damaged, line)
-    }
-
-    fn miss(&mut self, units: &LineUnits, cause: MissingCause) -> Result<(), Unbookable> {
-        let other = match cause {
-            MissingCause::ShortPick => &self.damaged,
-            MissingCause::Damaged => &self.short,
-        };
-        self.release.check(units, |l| count(&self.picked, l.line) + count(other, l.line))?;
-        let this = match cause {
-            MissingCause::ShortPick => &mut self.short,
-            MissingCause::Damaged => &mut self.damaged,
-        };
-        for &(line, q) in units {
-            let missing = this.entry(line).or_default();
-            *missing = q.max(*missing);
-        }
-        self.begun = true;
-        Ok(())
-    }
-
-    fn pack(&mut self, cartons: &[PackedCarton]) -> Result<(), Unbookable> {
-        let known = |c: &PackedCarton| {
-            self.release.carton(&c.carton_id, c.carton_id.parse().ok()).is_some()
-                || self.cartons.iter().any(|have| have.carton_id == c.carton_id)
-        };
-        let new: Vec<PackedCarton> = cartons.iter().filter(|c| !known(c)).cloned().collect();
-        let mut sums: BTreeMap<LineNo, Quantity> = BTreeMap::new();
-        for &(line, q) in self.cartons.iter().chain(&new).flat_map(|c| &c.lines) {
-            let sum = sums.entry(line).or_default();
-            *sum = sum.saturating_add(q);
-        }
-        let sums: LineUnits = sums.into_iter().collect();
-        self.release.check(&sums, |l| self.missing_of(l.line) + l.packed)?;
-        for &(line, q) in &sums {
-            let packed = self.release.line(line).map_or(0, |l| l.packed) + q;
-            let picked = self.picked.entry(line).or_default();
-            *picked = packed.max(*picked);
-        }
-        self.cartons.extend(new);
-        self.begun = true;
-        Ok(())
-    }
-
-    /// The cartons that need a code of the house's: one for each that has none of its own.
-    #[must_use]
-    pub fn ssccs_needed(&self) -> usize {
-        self.cartons.iter().filter(|c| c.carton_id.parse::<Sscc>().is_err()).count()
-    }
-
-    /// What all reports together mean; `next_sscc` names cartons that have no code of their own.
-    #[must_use]
-    pub fn facts(self, carrier: &str, next_sscc: &mut dyn FnMut() -> Sscc) -> Vec<OrderFact> {
-        let n = self.release.n;
-        let mut facts = Vec::new();
-        self.missing_facts(&mut facts);
-        let was = |line: LineNo| self.release.line(line).map_or(0, |l| l.picked);
-        let raised = self.picked.iter().any(|(&line, &q)| q > was(line));
-        let picked: LineUnits = self.picked.iter().filter(|(_, q)| **q > 0).map(|(l, q)| (*l, *q)).collect();
-        if !self.cartons.is_empty() {
-            let done = |l: &ReleaseLine| {
-                count(&self.picked, l.line) == l.asked - self.missing_of(l.line) - l.returned
-            };
-            let whole = self.release.lines.iter().all(done);
-            let cartons = self.cartons.iter().map(|c| carton(c, next_sscc)).collect();
-            let picked = if whole { Units::Whole } else { Units::Lines(picked) };
-            facts.push(OrderFact::Packed { n, picked, cartons, carrier: carrier.to_owned() });
-        } else if raised || (self.begun && !self.release.begun() && facts.is_empty()) {
-            facts.push(OrderFact::Picking { n, picked });
-        }
-        if self.rejected || self.cancelled.is_some() {
-            // What was picked or missing by the same message is not there to be taken out.
-            let mut so_far = self.order.clone();
-            facts.iter().for_each(|fact| so_far.apply(fact, self.release.at));
-            facts.extend(match (self.rejected, self.cancelled) {
-                (true, _) => so_far.rejected_by_wms(n),
-                (false, cancelled) => so_far.cancel_answered(n, cancelled == Some(true)),
-            });
-        }
-        facts
-    }
-
-    fn missing_facts(&self, facts: &mut Vec<OrderFact>) {
-        let n = self.release.n;
-        let mut lost: BTreeMap<LineNo, Quantity> = BTreeMap::new();
-        for cause in [MissingCause::ShortPick, MissingCause::Damaged] {
-            let (reported, booked): (_, fn(&ReleaseLine) -> Quantity) = match cause {
-                MissingCause::ShortPick => (&self.short, |l| l.short),
-                MissingCause::Damaged => (&self.damaged, |l| l.damaged),
-            };
-            let new = |l: &ReleaseLine| (l.line, count(reported, l.line) - booked(l));
-            let units: LineUnits = self.release.lines.iter().map(new).filter(|(_, q)| *q > 0).collect();
-            for &(line, q) in &units {
-                *lost.entry(line).or_default() += q;
-            }
-            if !units.is_empty() {
-                facts.push(OrderFact::Missing { n, cause, units });
-            }
-        }
-        if !lost.is_empty() && self.order.allocation == Allocation::FillOrKill {
-            let units = lost.into_iter().collect();
-            facts.push(OrderFact::Cancelled { cause: CancelCause::Missing, release: None, units });
-        }
-    }
-}
-
-fn count(counts: &BTreeMap<LineNo, Quantity>, line: LineNo) -> Quantity {
-    counts.get(&line).copied().unwrap_or(0)
-}
-
-fn carton(packed: &PackedCarton, next_sscc: &mut dyn FnMut() -> Sscc) -> Carton {
-    let (sscc, carton_id) = match packed.carton_id.parse() {
-        Ok(sscc) => (sscc, None),
-        Err(_) => (next_sscc(), Some(packed.carton_id.clone())),
-    };
-    // An SSCC identifies the parcel to carriers too, so a carton without a tracking number of
-    // the carrier's own is tracked by it.
-    let tracking = packed.tracking_number.clone().unwrap_or_else(|| sscc.to_string());
-    Carton {
-        sscc,
-        carton_id,
-        tracking_number: Some(tracking),
-        weight_g: packed.weight_g,
-        lines: packed.lines.clone(),
-    }
 }

@@ -12,14 +12,15 @@
 //! `apply` is the only way an order changes; `decide` says which facts an input means.
 
 mod apply;
+mod booking;
 mod decide;
 
-pub use decide::Booking;
+pub use booking::Booking;
 
 use smallvec::SmallVec;
 
 use super::command::{Allocation, OrderCommand};
-use super::fact::LineUnits;
+use super::fact::{FailedCause, LineUnits};
 use super::ids::{LineNo, Quantity, ReleaseId, Sku, TransactionId};
 use super::rank::Rank;
 use super::release::{PackedCartonState, Release};
@@ -48,7 +49,7 @@ pub struct Order {
     releases: Vec<Release>,
     asks: Vec<Ask>,
     waiting_since: Option<Timestamp>,
-    failed: bool,
+    failed: Option<FailedCause>,
 }
 
 /// One line: `ordered` is the sum of the other places and of what the releases hold.
@@ -154,7 +155,7 @@ impl Order {
             releases: Vec::new(),
             asks: Vec::new(),
             waiting_since: None,
-            failed: false,
+            failed: None,
         }
     }
 
@@ -186,7 +187,7 @@ impl Order {
         if self.is_done() {
             return self.final_state();
         }
-        if self.failed {
+        if self.failed.is_some() {
             return State::Failed;
         }
         let own = self.lines.iter().filter_map(|l| {
@@ -224,7 +225,7 @@ impl Order {
     /// True when an operator must look.
     #[must_use]
     pub fn is_failed(&self) -> bool {
-        self.failed && !self.is_done()
+        self.failed.is_some() && !self.is_done()
     }
 
     /// True while the WMS decides about a cancellation.
@@ -285,18 +286,21 @@ impl Order {
     pub fn ready_for_wave(&self) -> bool {
         let waits = self.lines.iter().any(|l| l.unplaced() > 0);
         let allocated = self.lines.iter().any(|l| l.allocated > 0);
-        !self.failed && allocated && (!waits || self.allocation == Allocation::ShipPartial)
+        self.failed.is_none() && allocated && (!waits || self.allocation == Allocation::ShipPartial)
     }
 
     /// Cartons that may go on a manifest now: under `ship_partial` each as it is packed,
     /// otherwise none before every open unit is in a carton.
     pub fn loadable(&self) -> impl Iterator<Item = &PackedCartonState> {
         let together = self.allocation != Allocation::ShipPartial;
-        let unpacked = self.failed
+        let unpacked = self.failed.is_some()
             || self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
             || self.releases.iter().flat_map(|r| &r.lines).any(|l| l.unpacked() > 0);
         let hold = together && unpacked;
-        self.releases.iter().flat_map(|r| &r.cartons).filter(move |c| !hold && c.manifest.is_none())
+        self.releases
+            .iter()
+            .flat_map(|r| &r.cartons)
+            .filter(move |c| !hold && c.manifest.is_none() && !c.departed)
     }
 
     /// The manifests that its cartons are on and have not left with.
@@ -316,10 +320,15 @@ impl Order {
         })
     }
 
+    /// Releases that are unsettled, and when each was last heard of.
+    pub fn unsettled(&self) -> impl Iterator<Item = (u16, Timestamp)> {
+        self.releases.iter().filter(|r| !r.settled()).map(|r| (r.n, r.heard))
+    }
+
     /// The next time at which it wants to be looked at, or never.
     #[must_use]
     pub fn deadline(&self, backorder_max_wait: Duration) -> Timestamp {
-        if self.is_done() || self.failed {
+        if self.is_done() || self.failed.is_some() {
             return Timestamp::NEVER;
         }
         let waits = self.lines.iter().any(|l| l.backordered > 0);

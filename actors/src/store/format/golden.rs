@@ -8,7 +8,8 @@ use std::fmt::Debug;
 
 use super::*;
 use crate::domain::command::{
-    Allocation, CancellationCommand, Change, ManifestCommand, MoveCommand, OrderCommand, OrderLine, Priority,
+    AdjustmentReason, Allocation, CancellationCommand, Change, ManifestCommand, MoveCommand, OrderCommand,
+    OrderLine, Priority,
 };
 use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::fact::{
@@ -107,6 +108,10 @@ fn order_facts() -> Vec<(&'static str, OrderFact)> {
         ("exception_wms_rejected", exception(ExceptionCode::WmsRejected)),
         ("exception_backorder_expired", exception(ExceptionCode::BackorderExpired)),
         ("failed", F::Failed { cause: FailedCause::WmsRejected, release: Some(1) }),
+        ("exception_wms_unreachable", exception(ExceptionCode::WmsUnreachable)),
+        ("failed_unreachable", F::Failed { cause: FailedCause::WmsUnreachable, release: None }),
+        ("redriven", F::Redriven),
+        ("shipped_alone", F::ShippedAlone { n: 2, cartons: [sscc()].into_iter().collect() }),
     ]
 }
 
@@ -126,7 +131,9 @@ fn every_variant_has_a_line(fact: &OrderFact) {
         | OrderFact::Cancelled { .. }
         | OrderFact::Refused { .. }
         | OrderFact::Exception { .. }
-        | OrderFact::Failed { .. } => {}
+        | OrderFact::Failed { .. }
+        | OrderFact::Redriven
+        | OrderFact::ShippedAlone { .. } => {}
     }
 }
 
@@ -144,6 +151,8 @@ fn facts() -> Vec<Sample> {
         ("accepted_tracestate".to_owned(), accepted(Some("vendor=1"))),
         ("move.applied".to_owned(), Fact::Move(MoveFact::Applied)),
         ("move.rejected".to_owned(), Fact::Move(MoveFact::Rejected)),
+        ("move.replenished".to_owned(), Fact::Move(MoveFact::Replenished { cleared: 3 })),
+        ("move.counted".to_owned(), Fact::Move(MoveFact::Counted { delta: -2, cleared: 1 })),
         ("cancellation.applied".to_owned(), Fact::Cancellation(CancellationFact::Applied { lines: units() })),
         ("cancellation.rejected".to_owned(), Fact::Cancellation(CancellationFact::Rejected)),
         ("manifest.closed".to_owned(), Fact::Manifest(ManifestFact::Closed { cartons: 200 })),
@@ -199,6 +208,7 @@ fn commands() -> Vec<Sample> {
         sku: "SKU-1".parse().unwrap(),
         change: Change::Receipt { quantity: 100 },
     };
+    let adjustment = Change::Adjustment { delta: -3, reason: AdjustmentReason::Damaged };
     let cancellation = |lines| CancellationCommand { reference: "C-1".parse().unwrap(), order: id(1), lines };
     let manifest = ManifestCommand {
         reference: "LDS-1".parse().unwrap(),
@@ -209,7 +219,9 @@ fn commands() -> Vec<Sample> {
         ("order", Command::Order(order_command(false))),
         ("order_full", Command::Order(order_command(true))),
         ("order_partial", Command::Order(partial_order())),
-        ("move", Command::Move(receipt)),
+        ("move", Command::Move(receipt.clone())),
+        ("move_adjustment", Command::Move(MoveCommand { change: adjustment, ..receipt.clone() })),
+        ("move_count", Command::Move(MoveCommand { change: Change::Count { counted: 7 }, ..receipt })),
         ("cancellation", Command::Cancellation(cancellation(None))),
         ("cancellation_lines", Command::Cancellation(cancellation(Some(vec![1])))),
         ("manifest", Command::Manifest(manifest)),
@@ -231,7 +243,8 @@ fn reports() -> Vec<Sample> {
     let steps = [
         ("picking", ReleaseReport::Picking),
         ("picked", ReleaseReport::Picked(units())),
-        ("packed", ReleaseReport::Packed(vec![carton])),
+        ("packed", ReleaseReport::Packed { lines: units(), cartons: vec![carton] }),
+        ("shipped", ReleaseReport::Shipped(units())),
         ("short_pick", ReleaseReport::ShortPick(units())),
         ("damaged", ReleaseReport::Damaged(units())),
         ("rejected", ReleaseReport::Rejected { code: "unknown_address".into() }),
