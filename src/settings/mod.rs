@@ -23,7 +23,7 @@ use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
 pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
-pub(crate) use load::{Loaded, load};
+pub(crate) use load::{Loaded, load, simulated_wms};
 pub(crate) use parse::{CLIENT_EXPECTED, client_name};
 pub(crate) use show::show;
 

@@ -18,7 +18,9 @@ use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
-use crate::ports::wms::{CancelReply, ManifestOut, Presented, Sink, Taken, Wave, WaveAnswer, Wms, WmsError};
+use crate::ports::wms::{
+    CancelReply, ManifestOut, Presented, ReleaseKnown, Sink, Taken, Wave, WaveAnswer, Wms, WmsError,
+};
 
 pub use super::character::Settings;
 
@@ -48,6 +50,8 @@ struct State {
     /// Reports to make, by time, then in order of their making.
     agenda: BTreeMap<(Timestamp, u64), Confirmation>,
     working: BTreeMap<ReleaseId, Work>,
+    /// Taken and told to forget.
+    forgotten: BTreeSet<ReleaseId>,
     loading: BTreeSet<TransactionId>,
     /// What was answered: a repeated question gets the same answer.
     answers: BTreeMap<(ReleaseId, Option<Vec<LineNo>>), CancelReply>,
@@ -181,6 +185,17 @@ impl Simulated {
     }
 }
 
+impl Simulated {
+    /// Goes on with the releases that were open and the trucks that were loaded before a start.
+    /// Must be called within a Tokio runtime.
+    pub fn resume(&self, releases: Vec<Presented>, loading: Vec<(TransactionId, Timestamp)>) {
+        self.present(releases);
+        for (manifest, loaded_at) in loading {
+            self.load(manifest, loaded_at);
+        }
+    }
+}
+
 impl Floor {
     fn work(
         &self,
@@ -191,10 +206,14 @@ impl Floor {
         known: LineUnits,
     ) {
         lines.retain(|(line, _)| !state.is_cancelled(release, *line));
-        let idle = lines.is_empty() || self.settings.forgets(release, released_at);
-        if idle || state.working.contains_key(&release) {
+        if lines.is_empty() || state.working.contains_key(&release) {
             return;
         }
+        if self.settings.forgets(release, released_at) {
+            state.forgotten.insert(release);
+            return;
+        }
+        state.forgotten.remove(&release);
         let Plan { picks, packs, short, damaged, carton } =
             self.settings.plan(release, released_at, &lines, &known);
         state.working.insert(release, Work { released_at, picks, lines, known });
@@ -357,6 +376,17 @@ impl Wms for Simulated {
             tokio::time::sleep(late).await;
             Ok(())
         })
+    }
+
+    fn release(&self, release: ReleaseId) -> BoxFuture<Result<Option<ReleaseKnown>, WmsError>> {
+        let state = self.0.state.lock();
+        let known = match (state.forgotten.contains(&release), state.working.contains_key(&release)) {
+            (true, _) => Some(ReleaseKnown::Unknown),
+            (false, true) => Some(ReleaseKnown::Known(Vec::new())),
+            // What was done and reported to its end is not kept.
+            (false, false) => None,
+        };
+        Box::pin(std::future::ready(Ok(known)))
     }
 
     fn present(&self, releases: Vec<Presented>) {
