@@ -23,6 +23,8 @@ use crate::cli::tell;
 
 /// Of the lines; a later version reads this one or refuses it by name.
 const VERSION: u32 = 1;
+/// How the first line begins.
+const FIRST: &[u8] = br#"{"entry":"opened","#;
 /// Lines written with one sync hold at most about so many bytes, so that no answer waits long.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
@@ -125,6 +127,9 @@ pub(super) enum LedgerError {
         #[source]
         source: serde_json::Error,
     },
+    /// Anything else.
+    #[error("{} is no ledger; choose another file with --ledger FILE", .0.display())]
+    NoLedger(PathBuf),
     /// Somebody else's.
     #[error("the ledger {} is of warehouse {found} (version {version}); choose another with --ledger FILE", .path.display())]
     Another {
@@ -213,7 +218,9 @@ fn read(path: &Path, file: &File, warehouse: &str, books: &mut Books) -> Result<
             .read_until(b'\n', &mut line)
             .map_err(|source| LedgerError::Io { path: path.to_owned(), source })?;
         if line.last() != Some(&b'\n') {
-            return Ok(whole);
+            // Cutting off what was never a line of ours would destroy somebody's file.
+            let ours = number > 0 || FIRST.starts_with(&line) || line.starts_with(FIRST);
+            return if ours { Ok(whole) } else { Err(LedgerError::NoLedger(path.to_owned())) };
         }
         (whole, number) = (whole + n as u64, number + 1);
         let entry: Entry = serde_json::from_slice(&line).map_err(|source| LedgerError::Line {
@@ -221,6 +228,9 @@ fn read(path: &Path, file: &File, warehouse: &str, books: &mut Books) -> Result<
             line: number,
             source,
         })?;
+        if number == 1 && !line.starts_with(FIRST) {
+            return Err(LedgerError::NoLedger(path.to_owned()));
+        }
         if let Entry::Opened { version, warehouse: found, .. } = &entry
             && (*version, found.as_str()) != (VERSION, warehouse)
         {

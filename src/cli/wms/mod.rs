@@ -125,7 +125,10 @@ async fn serve(
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         let code = match error {
-            LedgerError::Held(_) | LedgerError::Io { .. } | LedgerError::Line { .. } => 3,
+            LedgerError::Held(_)
+            | LedgerError::Io { .. }
+            | LedgerError::Line { .. }
+            | LedgerError::NoLedger(_) => 3,
             LedgerError::Another { .. } => 2,
         };
         Failure { code, message: with_causes(&error) }
