@@ -228,6 +228,19 @@ impl Handle {
         }
     }
 
+    /// Queues what a WMS reports in the control lane of its warehouse; resolves when it is durable.
+    /// Whether it can be true is judged in a later turn.
+    ///
+    /// # Errors
+    /// When it is not known to be durable. Reporting again is always safe.
+    pub async fn confirm(
+        &self,
+        partition: PartitionId,
+        reports: Vec<Confirmation>,
+    ) -> Result<(), CommitError> {
+        confirm(&self.0.node, partition, reports).await
+    }
+
     fn ingestion(&self) -> Door<Ingestion> {
         let thread = std::thread::current().id();
         if let Some(door) = self.0.ingestion.read().get(&thread).filter(|d| d.addr().connected()) {
@@ -311,11 +324,15 @@ impl ConfirmationSink for ControlDoor {
     fn confirm(&self, partition: PartitionId, reports: Vec<Confirmation>) -> BoxFuture<Result<(), WmsError>> {
         let node = self.node.clone();
         Box::pin(async move {
-            let unavailable = |why: CommitError| WmsError::Unavailable(why.to_string());
-            let written = node.store.append_reports(partition, reports).await.map_err(unavailable)?;
-            written.wait().await.map_err(unavailable)?;
-            node.nudge(partition);
-            Ok(())
+            let confirmed = confirm(&node, partition, reports).await;
+            confirmed.map_err(|why| WmsError::Unavailable(why.to_string()))
         })
     }
+}
+
+/// The one way into the control lane for reports.
+async fn confirm(node: &Node, partition: PartitionId, reports: Vec<Confirmation>) -> Result<(), CommitError> {
+    node.store.append_reports(partition, reports).await?.wait().await?;
+    node.nudge(partition);
+    Ok(())
 }

@@ -23,6 +23,11 @@ pub(crate) async fn read(request: &HttpRequest, payload: Payload, max: usize) ->
     rt::time::timeout(ARRIVAL_MAX, collect(payload, max)).await.map_err(|_| Problem::BodyTooSlow)?
 }
 
+/// Whether a request says that its body has at most `max` bytes.
+pub(crate) fn is_declared_within(request: &HttpRequest, max: usize) -> bool {
+    declared_length(request.headers()).is_some_and(|n| n <= max as u64)
+}
+
 /// Reads a JSON body; the tree borrows from the bytes.
 pub(crate) fn tree(body: &Bytes) -> Result<Json<'_>, Problem> {
     json::parse(body).map_err(|e| Problem::MalformedJson(e.to_string()))

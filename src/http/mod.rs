@@ -9,6 +9,7 @@ mod batch;
 mod body;
 mod call;
 mod cancel;
+mod confirmations;
 mod front;
 mod headers;
 mod health;
@@ -125,6 +126,10 @@ fn routes(config: &mut ServiceConfig) {
         .service(get("/v1/status/{id}", web::get().to(status::get)))
         .service(get("/v1/warehouses", web::get().to(warehouses::list)))
         .service(get("/v1/warehouses/{code}", web::get().to(warehouses::get)))
+        .service(
+            path_for("/v1/warehouses/{code}/confirmations", "POST")
+                .route(web::post().to(confirmations::create)),
+        )
         .service(get("/v1/warehouses/{code}/inventory", web::get().to(warehouses::inventory)))
         .service(get("/v1/warehouses/{code}/inventory/{sku}", web::get().to(warehouses::inventory_of)));
 }

@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use wavegate_engine::domain::ids::CorrelationId;
 use wavegate_engine::engine::Overloaded;
+use wavegate_engine::ports::store::CommitError;
 use wavegate_engine::wire::reader::Fault;
 
 use super::pace;
@@ -276,6 +277,17 @@ impl ResponseError for Problem {
 impl From<Overloaded> for Problem {
     fn from(Overloaded: Overloaded) -> Self {
         Problem::Overloaded
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Full => Problem::StoreFull,
+            CommitError::Conflict | CommitError::Unavailable(_) | CommitError::Unknown(_) => {
+                Problem::StoreUnavailable
+            }
+        }
     }
 }
 

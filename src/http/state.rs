@@ -22,6 +22,10 @@ use super::problem::Problem;
 /// Batches in hand at once: each may hold its ten megabytes and its trees.
 const BATCHES_MAX: usize = 16;
 
+/// Large messages of warehouses in hand at once. Places of their own, so that clients' batches can
+/// never keep out what ends the orders before them.
+const LARGE_REPORTS_MAX: usize = 16;
+
 type Limiter = RateLimiter<ClientNo, HashMapStateStore<ClientNo>, DefaultClock>;
 
 /// Shared by all workers.
@@ -39,6 +43,7 @@ pub(crate) struct State {
     drain: CancellationToken,
     limiter: Option<Limiter>,
     batches: Semaphore,
+    large_reports: Semaphore,
 }
 
 impl State {
@@ -54,6 +59,7 @@ impl State {
             drain: options.drain.clone(),
             limiter: options.client_rate.map(limiter),
             batches: Semaphore::new(BATCHES_MAX),
+            large_reports: Semaphore::new(LARGE_REPORTS_MAX),
             engine,
         }
     }
@@ -71,6 +77,11 @@ impl State {
     /// Takes one of the places for batches.
     pub(crate) fn take_batch(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.batches.try_acquire().map_err(|_| Problem::Overloaded)
+    }
+
+    /// Takes one of the places for large messages of a warehouse's system.
+    pub(crate) fn take_large_report(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.large_reports.try_acquire().map_err(|_| Problem::Overloaded)
     }
 
     /// Counts a command against its client's rate. A command that was accepted before accepts

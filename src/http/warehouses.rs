@@ -98,7 +98,8 @@ pub(crate) async fn get(
     ok_json(&view(&state, enter(&state, &call, &code)?))
 }
 
-fn enter<'a>(state: &'a State, call: &Call, code: &str) -> Result<&'a WarehouseOptions, Problem> {
+/// The warehouse of this code, for a caller that may act there.
+pub(crate) fn enter<'a>(state: &'a State, call: &Call, code: &str) -> Result<&'a WarehouseOptions, Problem> {
     let warehouse = state.engine.warehouses().iter().find(|w| w.code == code).ok_or(Problem::NotFound)?;
     if call.caller.enters(code) {
         Ok(warehouse)

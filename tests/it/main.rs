@@ -13,5 +13,6 @@ mod northwind;
 mod reading;
 mod server;
 mod shop;
+mod wms;
 mod wms_alone;
 mod wms_process;

@@ -54,7 +54,6 @@ pub(crate) struct LoadCarton {
     carrier: String,
     service_level: String,
     packed_at: Timestamp,
-    order: TransactionId,
     carton: ManifestCarton,
 }
 
@@ -69,9 +68,9 @@ pub(crate) struct Standing {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// By code and order, so that a carton is here once, also where a WMS gives one code to two
-    /// orders; with when it was packed.
-    cartons: BTreeMap<(Sscc, TransactionId), (Timestamp, TransactionId, ManifestCarton)>,
+    /// By code and release, so that a carton is here once for each that has units in it; with when
+    /// it was packed.
+    cartons: BTreeMap<(Sscc, ReleaseId), (Timestamp, ManifestCarton)>,
 }
 
 /// The actor.
@@ -93,7 +92,7 @@ impl Manifester {
         if group.cartons.len() >= rules.manifest_cartons_max {
             return Timestamp(0);
         }
-        let oldest = group.cartons.values().map(|(packed_at, ..)| *packed_at).min();
+        let oldest = group.cartons.values().map(|(packed_at, _)| *packed_at).min();
         oldest.map_or(Timestamp::NEVER, |at| at.after(rules.manifest_close_every))
     }
 
@@ -108,8 +107,8 @@ impl Manifester {
         let group = self.groups.get_mut(&key)?;
         let mut cartons: BTreeMap<TransactionId, Vec<ManifestCarton>> = BTreeMap::new();
         for _ in 0..max {
-            let Some((_, (_, order, carton))) = group.cartons.pop_first() else { break };
-            cartons.entry(order).or_default().push(carton);
+            let Some((_, (_, carton))) = group.cartons.pop_first() else { break };
+            cartons.entry(carton.release.order).or_default().push(carton);
         }
         if group.cartons.is_empty() {
             self.groups.remove(&key);
@@ -166,11 +165,8 @@ impl Handler<Gated<Load>> for Manifester {
     fn handle(&mut self, gated: Gated<Load>, _: &mut Self::Context) -> Self::Result {
         for load in gated.message.0 {
             let group = self.groups.entry((load.carrier, load.service_level)).or_default();
-            group.cartons.entry((load.carton.sscc, load.order)).or_insert((
-                load.packed_at,
-                load.order,
-                load.carton,
-            ));
+            let key = (load.carton.sscc, load.carton.release);
+            group.cartons.entry(key).or_insert((load.packed_at, load.carton));
         }
         drop(gated.permit);
         MessageResult(self.standing())
@@ -180,21 +176,16 @@ impl Handler<Gated<Load>> for Manifester {
 /// The cartons of an order that may be loaded now.
 pub(crate) fn loadable(open: &OpenOrder) -> Vec<LoadCarton> {
     let order = open.order.id;
-    let release_of = |sscc: Sscc| {
-        let holds = |r: &&crate::domain::release::Release| r.cartons.iter().any(|c| c.carton.sscc == sscc);
-        open.order.releases().iter().find(holds).map_or(0, |r| r.n)
-    };
     open.order
         .loadable()
-        .map(|c| LoadCarton {
+        .map(|(n, c)| LoadCarton {
             carrier: c.carrier.clone(),
             service_level: open.order.service_level.clone(),
             packed_at: c.packed_at,
-            order,
             carton: ManifestCarton {
                 sscc: c.carton.sscc,
                 carton_id: c.carton.carton_id.clone(),
-                release: ReleaseId { order, n: release_of(c.carton.sscc) },
+                release: ReleaseId { order, n },
             },
         })
         .collect()

@@ -2,7 +2,7 @@
 //! for the next turn. It holds nothing that a restart could not find in the folds again.
 
 use actix::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::gate::Gated;
@@ -55,7 +55,7 @@ impl Perform {
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Wave { wave: WaveId, answer: WaveAnswer },
-    Cancel { release: ReleaseId, reply: CancelReply },
+    Cancel { release: ReleaseId, request: TransactionId, reply: CancelReply },
     Release { release: ReleaseId, known: ReleaseKnown },
 }
 
@@ -63,7 +63,7 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug)]
 enum Call {
     Wave(Wave),
-    Cancel { release: ReleaseId, lines: Option<Vec<LineNo>> },
+    Cancel { release: ReleaseId, request: TransactionId, lines: Option<Vec<LineNo>> },
     Manifest(ManifestOut),
     Release(ReleaseId),
 }
@@ -84,8 +84,6 @@ pub(crate) struct WmsLink {
     /// Calls to make, in order of their names.
     waiting: BTreeMap<CallId, Call>,
     under_way: BTreeMap<CallId, Call>,
-    /// Questions that the WMS will answer by the control lane: not asked again by this tree.
-    pending: BTreeSet<CallId>,
     answers: Vec<Answer>,
     failures: u32,
     paused: bool,
@@ -98,7 +96,6 @@ impl WmsLink {
             site,
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
-            pending: BTreeSet::new(),
             answers: Vec::new(),
             failures: 0,
             paused: false,
@@ -107,7 +104,7 @@ impl WmsLink {
     }
 
     fn owe(&mut self, id: CallId, call: Call) {
-        if !self.under_way.contains_key(&id) && !self.pending.contains(&id) {
+        if !self.under_way.contains_key(&id) {
             self.waiting.insert(id, call);
         }
     }
@@ -152,9 +149,7 @@ impl WmsLink {
     /// The WMS will decide a cancellation later and say so by the control lane. When it says nothing
     /// it is asked again: a repeated question is answered as since decided.
     fn wait_for_decision(&mut self, id: CallId, call: Option<Call>, ctx: &mut Context<Self>) {
-        self.pending.insert(id.clone());
         ctx.run_later(self.site.node.rules.wms_silent_after, move |link, ctx| {
-            link.pending.remove(&id);
             if let Some(call) = call {
                 link.owe(id, call);
                 link.begin_calls(ctx);
@@ -194,9 +189,9 @@ async fn make(
             let id = wave.id;
             Ok(Some(Answer::Wave { wave: id, answer: wms.wave(wave).await? }))
         }
-        Call::Cancel { release, lines } => {
+        Call::Cancel { release, request, lines } => {
             let reply = wms.cancel(release, lines).await?;
-            Ok(Some(Answer::Cancel { release, reply }))
+            Ok(Some(Answer::Cancel { release, request, reply }))
         }
         Call::Manifest(manifest) => wms.manifest(manifest).await.map(|()| None),
         Call::Release(release) => {
@@ -245,7 +240,7 @@ impl Handler<Gated<Perform>> for WmsLink {
         }
         for CancelQuestion { request, release, lines } in questions {
             let lines = lines.map(|lines| lines.to_vec());
-            self.owe(CallId::Cancel(release, request), Call::Cancel { release, lines });
+            self.owe(CallId::Cancel(release, request), Call::Cancel { release, request, lines });
         }
         for manifest in manifests {
             self.owe(CallId::Manifest(manifest.id), Call::Manifest(manifest));

@@ -65,7 +65,8 @@ pub enum ReleaseReport {
     Cancelled,
     /// Asked to cancel, it will not.
     CancelRefused,
-    /// Gone with a carrier so far, without a manifest of ours; none named: all that is packed.
+    /// Gone with a carrier so far, without a manifest of ours; none named: all of the release that
+    /// is not missing. Shipped implies packed.
     Shipped(LineUnits),
 }
 

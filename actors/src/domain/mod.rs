@@ -7,6 +7,8 @@
 pub mod cancellation;
 pub mod command;
 pub mod confirmation;
+#[cfg(test)]
+mod confirmation_table;
 pub mod estimate;
 pub mod fact;
 pub mod ids;

@@ -31,11 +31,13 @@ enum Input {
 }
 
 fn units() -> impl Strategy<Value = LineUnits> {
-    prop::collection::btree_map(1u32..4, 1u32..5, 1..3).prop_map(|m| m.into_iter().collect())
+    prop::collection::btree_map(1u32..4, 1u32..5, 0..3).prop_map(|m| m.into_iter().collect())
 }
 
 fn report() -> impl Strategy<Value = ReleaseReport> {
-    let carton = ("[ab]", units()).prop_map(|(carton_id, lines)| PackedCarton {
+    // One name is an SSCC: a WMS may put several releases into one carton.
+    let name = prop_oneof!["[ab]", Just("106141412345678908".to_owned())];
+    let carton = (name, units()).prop_map(|(carton_id, lines)| PackedCarton {
         carton_id,
         tracking_number: None,
         weight_g: None,
@@ -55,15 +57,16 @@ fn report() -> impl Strategy<Value = ReleaseReport> {
     ]
 }
 
-fn input() -> impl Strategy<Value = Input> {
+/// Inputs about the first `orders` orders: few of them, and each goes through many releases.
+fn input(orders: usize) -> impl Strategy<Value = Input> {
     let allocation = prop_oneof![
         Just(Allocation::ShipComplete),
         Just(Allocation::ShipPartial),
         Just(Allocation::FillOrKill)
     ];
     let lines = prop::collection::vec((0u8..3, 1u32..4), 1..4);
-    let order = 0usize..6;
-    let n = 1u16..3;
+    let order = 0..orders;
+    let n = 1u16..4;
     prop_oneof![
         3 => (allocation, lines, 0u8..10).prop_map(|(allocation, lines, priority)| Input::Order { allocation, lines, priority }),
         3 => (0u8..3, 1u32..8)
@@ -171,10 +174,13 @@ impl Shop {
             }
             Input::CancelAnswer { order, n, cancelled } => {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
-                let facts = order_.cancel_answered(n, cancelled);
+                let Some(question) = order_.questions().find(|q| q.release.n == n) else { return };
+                let request = Some(question.request);
+                let facts = order_.cancel_answered(n, request, cancelled);
+                assert!(!facts.is_empty(), "an answer to an open question decides it");
                 self.record(order, facts);
                 assert!(
-                    self.orders[order].1.cancel_answered(n, cancelled).is_empty(),
+                    self.orders[order].1.cancel_answered(n, request, cancelled).is_empty(),
                     "a repeated answer means nothing"
                 );
             }
@@ -182,6 +188,8 @@ impl Shop {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
                 let facts = order_.rejected_by_wms(n);
                 self.record(order, facts);
+                let settled = self.orders[order].1.release(n).is_none_or(super::release::Release::settled);
+                assert!(settled, "a release that the WMS rejected gives its credit back");
             }
             Input::Expire { order } => {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
@@ -261,7 +269,7 @@ impl Shop {
         self.ids += 1;
         for i in 0..self.orders.len() {
             let cartons: smallvec::SmallVec<[Sscc; 2]> =
-                self.orders[i].1.loadable().map(|c| c.carton.sscc).collect();
+                self.orders[i].1.loadable().map(|(_, c)| c.carton.sscc).collect();
             if !cartons.is_empty() {
                 self.record(i, vec![OrderFact::Manifested { manifest, cartons }]);
             }
@@ -317,8 +325,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn no_sequence_of_inputs_loses_or_invents_a_unit(inputs in prop::collection::vec(input(), 1..60)) {
+    fn no_sequence_of_inputs_loses_or_invents_a_unit(inputs in prop::collection::vec(input(6), 1..60)) {
         let mut shop = Shop::default();
+        for input in inputs {
+            shop.act(input);
+            shop.judge();
+        }
+    }
+
+    #[test]
+    fn an_order_in_many_releases_loses_or_invents_no_unit(inputs in prop::collection::vec(input(1), 1..80)) {
+        let mut shop = Shop::default();
+        shop.order(Allocation::ShipPartial, &[(0, 3), (1, 3), (0, 2)], 5);
         for input in inputs {
             shop.act(input);
             shop.judge();
@@ -339,7 +357,7 @@ fn an_order_that_ends_while_the_wms_is_asked_settles_its_request_and_gets_no_lat
     let (_, order, history) = &shop.orders[0];
     assert!(order.is_done());
     assert_eq!(order.settled_requests(&history[before..]).len(), 1, "the request is decided with the end");
-    assert!(order.cancel_answered(1, false).is_empty() && order.cancel_answered(1, true).is_empty());
+    assert!([true, false].iter().all(|cancelled| order.cancel_answered(1, None, *cancelled).is_empty()));
 }
 
 #[test]
@@ -368,5 +386,96 @@ fn a_missing_unit_is_allocated_again_from_other_stock_or_waits() {
     assert!(shop.orders[0].1.ready_for_wave(), "the third unit replaces the missing one");
     shop.report(0, 1, &[short(2)], false);
     assert_eq!(shop.orders[0].1.lines()[0].backordered, 1, "no fourth unit: the second missing one waits");
+    shop.judge();
+}
+
+#[test]
+fn one_carton_of_two_releases_leaves_with_each_of_them() {
+    let mut shop = Shop::default();
+    shop.order(Allocation::ShipPartial, &[(0, 2)], 5);
+    for n in 1..=2 {
+        shop.act(receive(1));
+        shop.act(Input::Release { order: 0 });
+        let carton = PackedCarton {
+            carton_id: "106141412345678908".to_owned(),
+            tracking_number: None,
+            weight_g: None,
+            lines: LineUnits::from_slice(&[(1, 1)]),
+        };
+        shop.report(
+            0,
+            n,
+            &[ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton.clone(), carton] }],
+            true,
+        );
+        shop.act(Input::Manifest);
+    }
+    shop.act(Input::Depart);
+    shop.act(Input::Depart);
+    assert!(shop.orders[0].1.is_done());
+    shop.judge();
+}
+
+#[test]
+fn stock_of_several_skus_freed_together_is_offered_in_one_order_of_ranks() {
+    let mut shop = Shop::default();
+    // The late one wants both SKUs, the urgent one only the second.
+    shop.order(Allocation::ShipComplete, &[(0, 1), (1, 1)], 9);
+    shop.order(Allocation::ShipComplete, &[(1, 1)], 0);
+    for sku in [0, 1] {
+        shop.ledger.shift((CLIENT, sku_of(sku)), Change::Receipt { quantity: 1 }).unwrap();
+    }
+    shop.offer();
+    let ready: Vec<bool> = shop.orders.iter().map(|(_, o, _)| o.ready_for_wave()).collect();
+    assert_eq!(ready, [false, true]);
+}
+
+#[test]
+fn what_is_packed_of_a_refused_order_ships_once_the_rest_is_cancelled() {
+    let mut shop = Shop::default();
+    shop.act(receive(3));
+    shop.order(Allocation::ShipComplete, &[(0, 2)], 5);
+    shop.act(Input::Release { order: 0 });
+    let one = LineUnits::from_slice(&[(1, 1)]);
+    let carton =
+        PackedCarton { carton_id: "a".to_owned(), tracking_number: None, weight_g: None, lines: one.clone() };
+    shop.report(
+        0,
+        1,
+        &[
+            ReleaseReport::ShortPick(one),
+            ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] },
+        ],
+        false,
+    );
+    shop.act(Input::Release { order: 0 });
+    shop.act(Input::Reject { order: 0, n: 2 });
+    assert!(shop.orders[0].1.is_failed());
+    assert_eq!(shop.orders[0].1.loadable().count(), 0, "it ships complete");
+    shop.act(Input::Cancel { order: 0, lines: None });
+    shop.act(Input::Manifest);
+    shop.act(Input::Depart);
+    assert_eq!(shop.orders[0].1.state(), super::state::State::Shipped);
+    shop.judge();
+}
+
+#[test]
+fn an_answer_about_some_lines_decides_no_other_request() {
+    let mut shop = Shop::default();
+    for sku in [0, 1] {
+        shop.act(Input::Move { sku, change: Change::Receipt { quantity: 1 } });
+    }
+    shop.order(Allocation::ShipComplete, &[(0, 1), (1, 1)], 5);
+    shop.act(Input::Release { order: 0 });
+    shop.act(Input::Cancel { order: 0, lines: Some(vec![1]) });
+    shop.act(Input::Cancel { order: 0, lines: Some(vec![2]) });
+    // The WMS cancels line 1, then begins to pick: what is asked about line 2 is too late.
+    shop.act(Input::CancelAnswer { order: 0, n: 1, cancelled: true });
+    shop.report(0, 1, &[ReleaseReport::Cancelled], true);
+    let cancelled = |shop: &Shop| shop.orders[0].1.lines().iter().map(|l| l.cancelled).collect::<Vec<_>>();
+    assert_eq!(cancelled(&shop), [1, 0]);
+    assert_eq!(shop.orders[0].1.questions().count(), 1, "it is still asked about line 2");
+    shop.act(Input::CancelAnswer { order: 0, n: 1, cancelled: false });
+    assert_eq!((cancelled(&shop), shop.orders[0].1.questions().count()), (vec![1, 0], 0));
     shop.judge();
 }

@@ -102,6 +102,12 @@ impl Release {
         self.picking || self.lines.iter().any(|l| l.picked + l.missing() > 0)
     }
 
+    /// True when a cancellation or a refusal took everything out: it cannot be picked.
+    #[must_use]
+    pub fn is_emptied(&self) -> bool {
+        self.lines.iter().all(|l| l.returned == l.asked)
+    }
+
     /// Units that a cancellation could still take out, by line, of the lines named.
     #[must_use]
     pub fn cancellable(&self, lines: Option<&[LineNo]>) -> LineUnits {

@@ -223,19 +223,20 @@ impl Ledger {
     /// Offers everything freed since the last call to those that wait for it, in rank, each under
     /// its own policy. Grants are reserved; each is a placement that its order must take in.
     pub fn offer(&mut self) -> Vec<Placement> {
-        let freed = std::mem::take(&mut self.freed);
+        let mut freed: Vec<StockKey> = std::mem::take(&mut self.freed).into_iter().collect();
+        freed.retain(|key| self.position(key).available() > 0);
+        // One order of ranks over all SKUs: one that wants several must not take what a better
+        // rank waits for because another of its SKUs comes first.
+        let ranks: BTreeSet<Rank> =
+            freed.iter().filter_map(|key| self.ranks.get(key)).flatten().copied().collect();
         let mut granted = Vec::new();
-        let mut seen = BTreeSet::new();
-        for key in freed {
-            let ranks: Vec<Rank> = self.ranks.get(&key).into_iter().flatten().copied().collect();
-            for rank in ranks {
-                if self.position(&key).available() == 0 {
-                    break;
-                }
-                // An order that could not be helped by all that is free now is not asked twice.
-                if seen.insert(rank) {
-                    granted.extend(self.offer_to(rank.order()));
-                }
+        for rank in ranks {
+            if freed.is_empty() {
+                break;
+            }
+            if let Some(placement) = self.offer_to(rank.order()) {
+                granted.push(placement);
+                freed.retain(|key| self.position(key).available() > 0);
             }
         }
         granted

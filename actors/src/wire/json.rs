@@ -198,7 +198,8 @@ mod tests {
             parse(text.as_bytes()).unwrap()
         }
         assert_eq!(read("9007199254740993"), Json::Whole(9_007_199_254_740_993));
-        for other in ["1.0", "1e2", "-1", "-0", "18446744073709551616"] {
+        assert_eq!(read("-1"), Json::Negative(-1));
+        for other in ["1.0", "1e2", "-1.0", "-0", "18446744073709551616"] {
             assert!(matches!(read(other), Json::Other(_)), "{other}");
         }
     }

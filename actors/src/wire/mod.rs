@@ -5,6 +5,7 @@
 
 pub mod accepted;
 mod address;
+pub mod confirmations;
 mod fold;
 pub mod json;
 pub mod reader;

@@ -28,6 +28,8 @@ pub enum FaultCode {
     UnknownValue,
     /// A line number that stands on another line already.
     DuplicateLine,
+    /// A carton that is named twice.
+    DuplicateCarton,
     /// A line that the order does not have.
     UnknownLine,
     /// No warehouse has this code.
@@ -51,6 +53,7 @@ impl FaultCode {
             FaultCode::Malformed => "malformed",
             FaultCode::UnknownValue => "unknown_value",
             FaultCode::DuplicateLine => "duplicate_line",
+            FaultCode::DuplicateCarton => "duplicate_carton",
             FaultCode::UnknownLine => "unknown_line",
             FaultCode::UnknownWarehouse => "unknown_warehouse",
             FaultCode::UnknownServiceLevel => "unknown_service_level",

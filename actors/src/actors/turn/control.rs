@@ -41,9 +41,10 @@ impl Turn<'_> {
         for answer in answers {
             match answer {
                 Answer::Wave { wave, answer } => self.wave_answered(wave, answer),
-                Answer::Cancel { release, reply } => match reply {
-                    CancelReply::Cancelled => self.cancel_answered(release, true),
-                    CancelReply::TooLate => self.cancel_answered(release, false),
+                Answer::Cancel { release, request, reply } => match reply {
+                    CancelReply::Cancelled => self.cancel_answered(release, request, true),
+                    CancelReply::TooLate => self.cancel_answered(release, request, false),
+                    // The control lane brings the answer.
                     CancelReply::Pending => {}
                 },
                 Answer::Release { release, known } => self.release_known(release, known),
@@ -51,9 +52,9 @@ impl Turn<'_> {
         }
     }
 
-    fn cancel_answered(&mut self, release: ReleaseId, cancelled: bool) {
+    fn cancel_answered(&mut self, release: ReleaseId, request: TransactionId, cancelled: bool) {
         let Some(open) = self.order(release.order) else { return };
-        let facts = open.order.cancel_answered(release.n, cancelled);
+        let facts = open.order.cancel_answered(release.n, Some(request), cancelled);
         self.record(release.order, facts);
     }
 
@@ -185,6 +186,8 @@ impl Turn<'_> {
             Err(why) => return reports.iter().for_each(|r| self.unbookable(r, why)),
         };
         let missing = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. }));
+        // What the WMS has decided it also says to whoever asks again.
+        self.asked_again.insert(release.order);
         self.record(release.order, facts);
         if missing {
             self.wanting.insert(release.order);

@@ -39,7 +39,7 @@ impl Turn<'_> {
             let Some(open) = self.book.order(*order) else { continue };
             let loadable: Vec<ManifestCarton> = of_order
                 .iter()
-                .filter(|c| open.order.loadable().any(|l| l.carton.sscc == c.sscc))
+                .filter(|c| open.order.loadable().any(|(n, l)| (n, l.carton.sscc) == (c.release.n, c.sscc)))
                 .cloned()
                 .collect();
             if loadable.is_empty() {

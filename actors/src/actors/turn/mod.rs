@@ -46,6 +46,8 @@ pub(crate) struct Turn<'a> {
     serials: Vec<Sscc>,
     /// Releases to ask the WMS for.
     silent: Vec<ReleaseId>,
+    /// Orders with reports, whose open questions to the WMS are asked again.
+    asked_again: BTreeSet<TransactionId>,
     facts: IndexMap<TransactionId, NewFacts>,
     writes: TurnCommit,
     /// Orders with new facts.
@@ -82,6 +84,7 @@ impl<'a> Turn<'a> {
             wanting: IndexSet::new(),
             serials,
             silent: Vec::new(),
+            asked_again: BTreeSet::new(),
             facts: IndexMap::new(),
             writes: TurnCommit::default(),
             changed: BTreeSet::new(),
@@ -157,7 +160,8 @@ impl<'a> Turn<'a> {
         for id in std::mem::take(&mut self.changed) {
             self.leave(id);
         }
-        let touched = self.facts.keys().copied().collect();
+        let mut touched = std::mem::take(&mut self.asked_again);
+        touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
         Decided { writes: self.writes, touched, silent: self.silent }
     }

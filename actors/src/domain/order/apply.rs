@@ -122,8 +122,10 @@ impl Order {
     fn manifested(&mut self, manifest: TransactionId, cartons: &[Sscc]) {
         for release in &mut self.releases {
             let Release { cartons: packed, lines, .. } = release;
-            for carton in packed.iter_mut().filter(|c| cartons.contains(&c.carton.sscc)) {
-                assert!(carton.manifest.is_none(), "a carton is on one manifest");
+            // The WMS may have put units of several releases into one carton: what went with an
+            // earlier manifest keeps it.
+            let on_it = |c: &&mut PackedCartonState| c.manifest.is_none() && cartons.contains(&c.carton.sscc);
+            for carton in packed.iter_mut().filter(on_it) {
                 carton.manifest = Some(manifest);
                 for &(number, quantity) in &carton.carton.lines {
                     line_of(lines, number).manifested += quantity;

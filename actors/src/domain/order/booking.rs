@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
-use super::Order;
+use super::{Ask, Order};
 use crate::domain::command::Allocation;
 use crate::domain::confirmation::{PackedCarton, ReleaseReport, Unbookable};
 use crate::domain::fact::{CancelCause, Carton, LineUnits, MissingCause, OrderFact, Units};
@@ -25,7 +25,7 @@ pub struct Booking<'a> {
     /// In cartons so far, where a report said it without cartons.
     packed: BTreeMap<LineNo, Quantity>,
     cartons: Vec<PackedCarton>,
-    /// Gone so far; an empty one means all that is packed.
+    /// Gone so far.
     shipped: Option<BTreeMap<LineNo, Quantity>>,
     rejected: bool,
     cancelled: Option<bool>,
@@ -61,14 +61,21 @@ impl<'a> Booking<'a> {
     /// # Errors
     /// When it cannot be true of this release; nothing of it is booked.
     pub fn add(&mut self, report: &ReleaseReport) -> Result<(), Unbookable> {
+        let works = match report {
+            ReleaseReport::Picking
+            | ReleaseReport::Picked(_)
+            | ReleaseReport::Packed { .. }
+            | ReleaseReport::ShortPick(_)
+            | ReleaseReport::Damaged(_)
+            | ReleaseReport::Shipped(_) => true,
+            ReleaseReport::Rejected { .. } | ReleaseReport::Cancelled | ReleaseReport::CancelRefused => false,
+        };
+        // A release that was emptied by a cancellation or a refusal cannot be begun.
+        if works && !self.release.begun() && self.release.is_emptied() {
+            return Err(Unbookable::Contradiction);
+        }
         match report {
-            ReleaseReport::Picking => {
-                // A release that was emptied by a cancellation or a refusal cannot be picked.
-                if self.release.lines.iter().all(|l| l.returned == l.asked) {
-                    return Err(Unbookable::Contradiction);
-                }
-                self.begun = true;
-            }
+            ReleaseReport::Picking => self.begun = true,
             ReleaseReport::Picked(units) => {
                 self.release.check(units, |l| self.missing_of(l.line))?;
                 raise(&mut self.picked, units);
@@ -83,6 +90,11 @@ impl<'a> Booking<'a> {
                 raise(&mut self.picked, lines);
             }
             ReleaseReport::Shipped(lines) => {
+                let whole = |l: &ReleaseLine| (l.line, l.asked - l.returned - self.missing_of(l.line));
+                let lines = &match lines.is_empty() {
+                    true => self.release.lines.iter().map(whole).collect(),
+                    false => lines.clone(),
+                };
                 self.release.check(lines, |l| self.missing_of(l.line))?;
                 // Shipped implies packed, and packed picked.
                 raise(&mut self.packed, lines);
@@ -110,7 +122,7 @@ impl<'a> Booking<'a> {
 
     fn asked_about(&self) -> Result<(), Unbookable> {
         let n = self.release.n;
-        let known = |a: &super::Ask| a.open.contains(&n) || a.answered.contains(&n);
+        let known = |a: &Ask| a.open.contains(&n) || a.answered.contains(&n);
         if self.order.asks.iter().any(known) { Ok(()) } else { Err(Unbookable::Contradiction) }
     }
 
@@ -135,11 +147,17 @@ impl<'a> Booking<'a> {
     }
 
     fn pack(&mut self, cartons: &[PackedCarton]) -> Result<(), Unbookable> {
-        let known = |c: &PackedCarton| {
-            self.release.carton(&c.carton_id, c.carton_id.parse().ok()).is_some()
-                || self.cartons.iter().any(|have| have.carton_id == c.carton_id)
-        };
-        let new: Vec<PackedCarton> = cartons.iter().filter(|c| !known(c)).cloned().collect();
+        let mut new: Vec<PackedCarton> = Vec::new();
+        for carton in cartons {
+            let known = self.release.carton(&carton.carton_id, carton.carton_id.parse().ok()).is_some();
+            let named = |have: &PackedCarton| have.carton_id == carton.carton_id;
+            // A carton is packed once; one without units is nothing that could be shipped, and
+            // must not follow an end.
+            let empty = carton.lines.iter().all(|(_, q)| *q == 0);
+            if !known && !empty && !self.cartons.iter().chain(&new).any(named) {
+                new.push(carton.clone());
+            }
+        }
         let mut sums: BTreeMap<LineNo, Quantity> = BTreeMap::new();
         for &(line, q) in self.cartons.iter().chain(&new).flat_map(|c| &c.lines) {
             let sum = sums.entry(line).or_default();
@@ -178,7 +196,7 @@ impl<'a> Booking<'a> {
             let whole = self.release.lines.iter().all(done);
             let picked = if whole { Units::Whole } else { Units::Lines(picked) };
             facts.push(OrderFact::Packed { n, picked, cartons, carrier: carrier.to_owned() });
-        } else if raised || (self.begun && !self.release.begun() && facts.is_empty()) {
+        } else if raised || (self.begun && self.begins() && facts.is_empty()) {
             facts.push(OrderFact::Picking { n, picked });
         }
         if let Some(shipped) = &self.shipped {
@@ -192,10 +210,16 @@ impl<'a> Booking<'a> {
             facts.iter().for_each(|fact| so_far.apply(fact, self.release.at));
             facts.extend(match (self.rejected, self.cancelled) {
                 (true, _) => so_far.rejected_by_wms(n),
-                (false, cancelled) => so_far.cancel_answered(n, cancelled == Some(true)),
+                (false, cancelled) => so_far.cancel_answered(n, None, cancelled == Some(true)),
             });
         }
         facts
+    }
+
+    /// True when the first report of work is news. Reports without units are true of an emptied
+    /// release too, and mean nothing there.
+    fn begins(&self) -> bool {
+        !self.release.begun() && !self.release.is_emptied()
     }
 
     /// Units that a report says are in cartons, beyond all cartons known.
@@ -245,14 +269,14 @@ fn raise(counts: &mut BTreeMap<LineNo, Quantity>, units: &LineUnits) {
     }
 }
 
-/// The cartons that have left, if `shipped` units of each line have (none named: all that is packed).
+/// The cartons that have left, if `shipped` units of each line have.
 fn left(release: &Release, shipped: &BTreeMap<LineNo, Quantity>) -> Option<OrderFact> {
     let gone = |l: &ReleaseLine| (l.line, count(shipped, l.line).saturating_sub(l.shipped));
     let mut left: BTreeMap<LineNo, Quantity> = release.lines.iter().map(gone).collect();
     let mut cartons = SmallVec::new();
     for carton in release.cartons.iter().filter(|c| !c.departed) {
         let fits = |&(line, q): &(LineNo, Quantity)| q <= count(&left, line);
-        if shipped.is_empty() || carton.carton.lines.iter().all(fits) {
+        if carton.carton.lines.iter().all(fits) {
             for (line, q) in &carton.carton.lines {
                 let left = left.entry(*line).or_default();
                 *left = left.saturating_sub(*q);

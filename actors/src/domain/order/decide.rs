@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
-use super::Order;
+use super::{Ask, Order};
 use crate::domain::fact::{
     CancelCause, ExceptionCode, FailedCause, LineUnits, OrderFact, RefusedCause, Units,
 };
@@ -115,14 +115,29 @@ impl Order {
         facts
     }
 
-    /// What the WMS's answer about a release means: `cancelled` or too late. A repeat means nothing.
+    /// What the WMS's answer to a question about release `n` means: `cancelled` or too late. A
+    /// repeat means nothing.
+    ///
+    /// An answer through the control lane names no request. It decides when only one ever asked
+    /// about the release; among several it could be a repeat of an older answer, about other
+    /// lines, so the question is asked again instead, and its own answer decides.
     #[must_use]
-    pub fn cancel_answered(&self, n: u16, cancelled: bool) -> Vec<OrderFact> {
+    pub fn cancel_answered(&self, n: u16, request: Option<TransactionId>, cancelled: bool) -> Vec<OrderFact> {
+        let asks = || self.asks.iter().filter(|a| a.open.contains(&n) || a.answered.contains(&n));
+        let asked = match request {
+            Some(request) => asks().find(|a| a.request == request),
+            None => asks().next().filter(|_| asks().count() == 1),
+        };
+        self.answered(n, asked.into_iter(), cancelled)
+    }
+
+    /// One answer to the open ones of these requests.
+    fn answered<'a>(&self, n: u16, asks: impl Iterator<Item = &'a Ask>, cancelled: bool) -> Vec<OrderFact> {
         let Some(release) = self.release(n).filter(|_| !self.is_done()) else { return Vec::new() };
         let mut gone: BTreeMap<LineNo, Quantity> = BTreeMap::new();
         let (mut withdrawn, mut taken) = (Vec::new(), Vec::new());
-        for ask in self.asks.iter().filter(|a| a.open.contains(&n)) {
-            // Two requests may ask about one release; each unit is cancelled by the first.
+        for ask in asks.filter(|a| a.open.contains(&n)) {
+            // Several requests may ask about one release; each unit is cancelled by the first.
             let units: LineUnits = release
                 .cancellable(ask.lines.as_deref())
                 .into_iter()
@@ -145,14 +160,15 @@ impl Order {
     }
 
     /// What it means that the WMS refuses release `n`: what was to be cancelled is, and if
-    /// anything is left the order is a dead letter.
+    /// anything is left the order is a dead letter, once more if it is one already: every refused
+    /// release gives its units and its credit back.
     #[must_use]
     pub fn rejected_by_wms(&self, n: u16) -> Vec<OrderFact> {
         let Some(release) = self.release(n) else { return Vec::new() };
-        if release.settled() || self.failed == Some(FailedCause::WmsRejected) {
+        if release.settled() {
             return Vec::new();
         }
-        let mut facts = self.cancel_answered(n, true);
+        let mut facts = self.answered(n, self.asks.iter(), true);
         let mut after = self.clone();
         for fact in &facts {
             after.apply(fact, release.at);
@@ -200,7 +216,7 @@ impl Order {
                 _ => false,
             })
         };
-        let settled = |ask: &&super::Ask| match ask.open.is_empty() {
+        let settled = |ask: &&Ask| match ask.open.is_empty() {
             true => answered(ask.request),
             false => self.is_done(),
         };

@@ -289,18 +289,17 @@ impl Order {
         self.failed.is_none() && allocated && (!waits || self.allocation == Allocation::ShipPartial)
     }
 
-    /// Cartons that may go on a manifest now: under `ship_partial` each as it is packed,
-    /// otherwise none before every open unit is in a carton.
-    pub fn loadable(&self) -> impl Iterator<Item = &PackedCartonState> {
+    /// Cartons that may go on a manifest now, each with the release that packed it: under
+    /// `ship_partial` each as it is packed, otherwise none before every open unit is in a carton.
+    pub fn loadable(&self) -> impl Iterator<Item = (u16, &PackedCartonState)> {
         let together = self.allocation != Allocation::ShipPartial;
-        let unpacked = self.failed.is_some()
-            || self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
+        // What a refused release held is allocated again, so it keeps the rest here until it is
+        // cancelled.
+        let unpacked = self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
             || self.releases.iter().flat_map(|r| &r.lines).any(|l| l.unpacked() > 0);
         let hold = together && unpacked;
-        self.releases
-            .iter()
-            .flat_map(|r| &r.cartons)
-            .filter(move |c| !hold && c.manifest.is_none() && !c.departed)
+        let packed = self.releases.iter().flat_map(|r| r.cartons.iter().map(|c| (r.n, c)));
+        packed.filter(move |(_, c)| !hold && c.manifest.is_none() && !c.departed)
     }
 
     /// The manifests that its cartons are on and have not left with.
@@ -309,9 +308,10 @@ impl Order {
         cartons.filter(|c| !c.departed).filter_map(|c| c.manifest)
     }
 
-    /// The questions it owes the WMS.
+    /// The questions it owes the WMS; none once it has ended.
     pub fn questions(&self) -> impl Iterator<Item = CancelQuestion> {
-        self.asks.iter().flat_map(|ask| {
+        let open = !self.is_done();
+        self.asks.iter().filter(move |_| open).flat_map(|ask| {
             ask.open.iter().map(|&n| CancelQuestion {
                 request: ask.request,
                 release: ReleaseId { order: self.id, n },

@@ -3,9 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::ids::ReleaseId;
-use crate::ports::wms::{CancelReply, Taken, WaveAnswer, WmsError};
-use crate::wire::wms::{self, CancellationAnswer, CancellationResult, WaveResults};
+use crate::domain::confirmation::{PackedCarton, ReleaseReport};
+use crate::domain::fact::LineUnits;
+use crate::domain::ids::{LineNo, QUANTITY_MAX, Quantity, ReleaseId};
+use crate::ports::wms::{CancelReply, ReleaseKnown, Taken, WaveAnswer, WmsError};
+use crate::wire::wms::{self, CancellationAnswer, CancellationResult, ReleaseStateMessage, WaveResults};
 
 /// The most characters of a WMS's reason that are kept.
 const CODE_CHARS_MAX: usize = 64;
@@ -95,6 +97,58 @@ pub(super) fn manifest(body: &[u8]) -> Result<(), WmsError> {
     parse(body, "JSON").map(|serde::de::IgnoredAny| ())
 }
 
+/// What a WMS knows of a release. An answer that is none of this protocol's says that it cannot be
+/// asked: the call is optional, and one that does not know it may answer anything.
+pub(super) fn release(body: &[u8], asked: ReleaseId) -> Option<ReleaseKnown> {
+    let message: ReleaseStateMessage = serde_json::from_slice(body).ok()?;
+    if message.release_id.parse() != Ok(asked) {
+        return None;
+    }
+    let lines = units(message.lines.into_iter().map(|u| (u.line, u.quantity)))?;
+    let mut cartons = Vec::with_capacity(message.cartons.len());
+    for carton in message.cartons {
+        let carton = PackedCarton::from(carton);
+        let lines = units(carton.lines.iter().copied())?;
+        if !lines.is_empty() && !cartons.iter().any(|c: &PackedCarton| c.carton_id == carton.carton_id) {
+            cartons.push(PackedCarton { lines, ..carton });
+        }
+    }
+    let step = match message.state.as_str() {
+        "unknown" => return Some(ReleaseKnown::Unknown),
+        "taken" => None,
+        "picking" => Some(ReleaseReport::Picking),
+        "picked" => Some(ReleaseReport::Picked(lines)),
+        "packed" => {
+            let cartons = std::mem::take(&mut cartons);
+            Some(ReleaseReport::Packed { lines, cartons })
+        }
+        "short_pick" => Some(ReleaseReport::ShortPick(lines)),
+        "damaged" => Some(ReleaseReport::Damaged(lines)),
+        "shipped" => Some(ReleaseReport::Shipped(lines)),
+        "rejected" => Some(ReleaseReport::Rejected { code: NO_CODE.to_owned() }),
+        "cancelled" => Some(ReleaseReport::Cancelled),
+        "cancel_refused" => Some(ReleaseReport::CancelRefused),
+        _ => return None,
+    };
+    // Its cartons are known whatever came last, and what left was packed before.
+    let packed = (!cartons.is_empty()).then_some(ReleaseReport::Packed { lines: LineUnits::new(), cartons });
+    Some(ReleaseKnown::Known(packed.into_iter().chain(step).collect()))
+}
+
+/// Units by line as a report may have them: no line twice, none of nothing. Cumulative numbers
+/// only rise, so of two the larger is the later.
+fn units(said: impl Iterator<Item = (LineNo, Quantity)>) -> Option<LineUnits> {
+    let mut units: BTreeMap<LineNo, Quantity> = BTreeMap::new();
+    for (line, quantity) in said.filter(|(_, quantity)| *quantity > 0) {
+        if quantity > QUANTITY_MAX {
+            return None;
+        }
+        let most = units.entry(line).or_default();
+        *most = quantity.max(*most);
+    }
+    Some(units.into_iter().collect())
+}
+
 /// The parser's own words would repeat what the WMS said, and that may be anything.
 fn parse<T: serde::de::DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, WmsError> {
     serde_json::from_slice(body).map_err(|e| {
@@ -159,6 +213,39 @@ mod tests {
         assert_eq!(manifest(b""), Ok(()));
         assert_eq!(manifest(br#"{"loaded":true}"#), Ok(()));
         assert!(manifest(b"<html>").is_err());
+    }
+
+    #[test]
+    fn a_silent_release_is_known_by_its_last_report() {
+        let one = release(1);
+        let known =
+            |rest: &str| super::release(format!(r#"{{"release_id":"{one}",{rest}}}"#).as_bytes(), one);
+        let lines = |q| LineUnits::from_slice(&[(1, q)]);
+        let carton =
+            PackedCarton { carton_id: "B".into(), tracking_number: None, weight_g: None, lines: lines(2) };
+        let cartons = r#""cartons":[{"carton_id":"B","lines":[{"line":1,"quantity":2}]}]"#;
+        assert_eq!(known(r#""state":"unknown""#), Some(ReleaseKnown::Unknown));
+        assert_eq!(known(r#""state":"taken","lines":[]"#), Some(ReleaseKnown::Known(vec![])));
+        let twice = r#""state":"picked","lines":[{"line":1,"quantity":2},{"line":1,"quantity":1},{"line":2,"quantity":0}]"#;
+        assert_eq!(known(twice), Some(ReleaseKnown::Known(vec![ReleaseReport::Picked(lines(2))])));
+        let shipped = format!(r#""state":"shipped",{cartons}"#);
+        let packed = ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] };
+        assert_eq!(
+            known(&shipped),
+            Some(ReleaseKnown::Known(vec![packed.clone(), ReleaseReport::Shipped(LineUnits::new())]))
+        );
+        assert_eq!(known(&shipped.replace("shipped", "packed")), Some(ReleaseKnown::Known(vec![packed])));
+        for other in [
+            r#""state":"asleep""#,
+            r#""state":7"#,
+            r#""state":"picked","lines":[{"line":1,"quantity":4000000000}]"#,
+        ] {
+            assert_eq!(known(other), None, "{other}");
+        }
+        let another = format!(r#"{{"release_id":"{}","state":"unknown"}}"#, release(2));
+        for other in [another.as_str(), "", "<html>", "null"] {
+            assert_eq!(super::release(other.as_bytes(), one), None, "{other}");
+        }
     }
 
     #[test]

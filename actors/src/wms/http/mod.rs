@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Response, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect};
 use serde::Serialize;
 
 use crate::domain::ids::{CorrelationId, LineNo, Malformed, ReleaseId, TraceContext, TransactionId};
 use crate::ports::BoxFuture;
-use crate::ports::wms::{CancelReply, ManifestOut, Wave, WaveAnswer, Wms, WmsError};
+use crate::ports::wms::{CancelReply, ManifestOut, ReleaseKnown, Wave, WaveAnswer, Wms, WmsError};
 use crate::wire::wms::CancellationMessage;
 
 use answers::Verdict;
@@ -168,6 +168,12 @@ impl HttpWms {
 }
 
 impl Line {
+    fn request(&self, method: Method, path: &[&str], origin: &Origin) -> RequestBuilder {
+        let url = self.settings.url.at(path);
+        let key = &self.settings.key.0;
+        self.client.request(method, url).header(AUTHORIZATION, key).headers(headers(origin))
+    }
+
     async fn post(
         &self,
         resource: &'static str,
@@ -175,13 +181,9 @@ impl Line {
         origin: &Origin,
     ) -> Result<(Verdict, Response), WmsError> {
         let body = serde_json::to_vec(body).map_err(|e| WmsError::Unavailable(e.to_string()))?;
-        let request = self
-            .client
-            .request(Method::POST, self.settings.url.at(&[resource]))
-            .header(AUTHORIZATION, &self.settings.key.0)
-            .header(CONTENT_TYPE, "application/json")
-            .headers(headers(origin));
-        let response = request.body(body).send().await.map_err(failed)?;
+        let request = self.request(Method::POST, &[resource], origin);
+        let request = request.header(CONTENT_TYPE, "application/json").body(body);
+        let response = request.send().await.map_err(failed)?;
         let verdict = Verdict::of(response.status().as_u16());
         if let Verdict::Misconfigured(status) = verdict {
             let warehouse = &self.settings.warehouse;
@@ -222,6 +224,20 @@ impl Line {
                 answers::cancellation(&read(response).await?).map_err(|_| undecided(status))
             }
             Verdict::Misconfigured(status) | Verdict::Undecided(status) => Err(undecided(status)),
+        }
+    }
+
+    /// The call is optional, so a WMS that has no such address is not at fault, and what it says
+    /// about a missing one may still be "unknown".
+    async fn release(&self, release: ReleaseId) -> Result<Option<ReleaseKnown>, WmsError> {
+        let origin = self.origin(release.order).await;
+        let request = self.request(Method::GET, &["releases", &release.to_string()], &origin);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status().as_u16();
+        tracing::debug!(warehouse = %self.settings.warehouse, %release, correlation_id = %origin.correlation, status, "silent release asked for");
+        match status {
+            200..=299 | 404 | 405 | 410 | 501 => Ok(answers::release(&read(response).await?, release)),
+            _ => Err(undecided(status)),
         }
     }
 
@@ -318,6 +334,11 @@ impl Wms for HttpWms {
     fn manifest(&self, manifest: ManifestOut) -> BoxFuture<Result<(), WmsError>> {
         let line = self.0.clone();
         Box::pin(async move { line.manifest(manifest).await })
+    }
+
+    fn release(&self, release: ReleaseId) -> BoxFuture<Result<Option<ReleaseKnown>, WmsError>> {
+        let line = self.0.clone();
+        Box::pin(async move { line.release(release).await })
     }
 }
 

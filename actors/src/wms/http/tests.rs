@@ -54,11 +54,12 @@ impl Server {
     }
 }
 
-/// Reads until the JSON body ends: every request of ours has one, and nothing behind it.
+/// Reads until the JSON body ends, or the head of a GET: our requests have nothing behind it.
 async fn answer(mut stream: TcpStream, says: String, after: After, heard: Arc<Mutex<Vec<String>>>) {
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
-    while !request.ends_with(b"}") {
+    let whole = |r: &[u8]| r.ends_with(b"}") || (r.starts_with(b"GET ") && r.ends_with(b"\r\n\r\n"));
+    while !whole(&request) {
         match stream.read(&mut chunk).await {
             Ok(n) if n > 0 => request.extend_from_slice(&chunk[..n]),
             Ok(_) | Err(_) => return,
@@ -221,6 +222,28 @@ async fn each_status_means_what_it_must() {
     assert_eq!(server.wms().cancel(release(1), None).await, Ok(CancelReply::TooLate));
     let server = Server::start(&http("409 Conflict", "no"), After::Close).await;
     assert!(server.wms().cancel(release(1), None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_silent_release_is_asked_for_where_that_is_served() {
+    let one = release(1);
+    let unknown = format!(r#"{{"release_id":"{one}","state":"unknown"}}"#);
+    for (says, known) in [
+        (http("200 OK", &unknown), Some(Some(ReleaseKnown::Unknown))),
+        (http("404 Not Found", &unknown), Some(Some(ReleaseKnown::Unknown))),
+        (http("404 Not Found", "no such page"), Some(None)),
+        (http("501 Not Implemented", ""), Some(None)),
+        (http("200 OK", "<html>"), Some(None)),
+        (http("503 Later", &unknown), None),
+        (http("401 Unauthorized", &unknown), None),
+    ] {
+        let server = Server::start(&says, After::Close).await;
+        let found = server.wms().release(one).await;
+        assert_eq!(found.as_ref().ok(), known.as_ref(), "{says}: {found:?}");
+        let heard = server.heard();
+        assert!(heard.starts_with(&format!("GET /base/releases/{one} HTTP/1.1\r\n")), "{heard}");
+        assert!(heard.contains("x-correlation-id: call-7") && heard.contains(KEY), "{heard}");
+    }
 }
 
 #[tokio::test]
