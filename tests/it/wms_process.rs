@@ -303,17 +303,3 @@ async fn what_a_wms_refuses_fails_alone() {
     assert!(!ledger.rejected.is_empty() && ledger.rejected.len() < states["failed"], "{states:?}");
     check_store(&mut server);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_ship_although_no_answer_ever_comes_in_time() {
-    let (mut server, mut wms) = two_sides("late_rate=1.0", "", &[]);
-    wms.start();
-    let http = client();
-    stock_up(&http, &server, "ATL1").await;
-    let mut orders = Vec::new();
-    for id in order_some(&http, &server, 5).await {
-        orders.push(status_when(&http, &server.url, &id, |d| d["state"] == "shipped").await);
-    }
-    books_agree(&http, &server, &wms, &orders).await;
-    check_store(&mut server);
-}

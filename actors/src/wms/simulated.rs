@@ -397,3 +397,157 @@ impl Wms for Simulated {
         self.0.wake(&mut state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::sscc::Sscc;
+    use tokio::time::{Instant, timeout};
+
+    const ORIGIN: Timestamp = Timestamp(1_000_000);
+    /// Longer than anything but a late answer takes here.
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// Follows Tokio's paused time.
+    struct TestClock(Instant);
+
+    impl Clock for TestClock {
+        fn now(&self) -> Timestamp {
+            ORIGIN.after(self.0.elapsed())
+        }
+    }
+
+    /// Keeps what was reported, by name.
+    #[derive(Default)]
+    struct Reported(Mutex<Vec<String>>);
+
+    impl crate::ports::wms::ConfirmationSink for Reported {
+        fn confirm(&self, _: PartitionId, reports: Vec<Confirmation>) -> BoxFuture<Result<(), WmsError>> {
+            self.0.lock().extend(reports.into_iter().map(|c| c.confirmation_id));
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    impl Reported {
+        fn of(&self, release: ReleaseId) -> Vec<String> {
+            let prefix = format!("{release}.");
+            self.0.lock().iter().filter_map(|id| id.strip_prefix(&prefix).map(str::to_owned)).collect()
+        }
+    }
+
+    fn house(change: impl FnOnce(&mut Settings)) -> (Simulated, Arc<Reported>) {
+        let second = Duration::from_secs(1);
+        let mut settings = Settings { pick: second, pack: second, depart: second, ..Settings::default() };
+        change(&mut settings);
+        let reported = Arc::new(Reported::default());
+        let clock = Arc::new(TestClock(Instant::now()));
+        (Simulated::new(PartitionId(1), settings, clock, reported.clone()), reported)
+    }
+
+    fn release(random: u64) -> ReleaseId {
+        ReleaseId { order: TransactionId::new(ORIGIN, PartitionId(1), random), n: 1 }
+    }
+
+    fn units(lines: &[(LineNo, u32)]) -> LineUnits {
+        LineUnits::from_slice(lines)
+    }
+
+    fn manifest() -> ManifestOut {
+        ManifestOut {
+            id: TransactionId::new(ORIGIN, PartitionId(1), 99),
+            carrier: "ups".to_owned(),
+            service_level: "ground".to_owned(),
+            closed_at: ORIGIN,
+            cartons: Vec::<(Sscc, Option<String>, ReleaseId)>::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_release_that_is_sent_again_is_worked_once() {
+        let (wms, reported) = house(|_| {});
+        for _ in 0..3 {
+            let answer = wms.take(ORIGIN, &[(release(1), units(&[(1, 2)]))]);
+            assert_eq!(answer, WaveAnswer::Decided(vec![(release(1), Taken::Taken)]));
+        }
+        tokio::time::sleep(SOON).await;
+        assert_eq!(reported.of(release(1)), ["picking", "packed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancellation_whose_answer_was_lost_is_answered_as_before_and_keeps_a_wave_out() {
+        let (wms, reported) = house(|_| {});
+        let lines = units(&[(1, 2), (2, 2)]);
+        let _ = wms.take(ORIGIN, &[(release(1), lines.clone()), (release(2), lines.clone())]);
+        for _ in 0..2 {
+            assert_eq!(wms.stop(release(1), None), CancelReply::Cancelled);
+            assert_eq!(wms.stop(release(2), Some(vec![1])), CancelReply::Cancelled);
+        }
+        let _ = wms.take(ORIGIN, &[(release(1), lines.clone()), (release(2), lines)]);
+        tokio::time::sleep(SOON).await;
+        assert_eq!(reported.of(release(1)), Vec::<String>::new());
+        assert_eq!(reported.of(release(2)), ["picking", "packed"]);
+        assert_eq!(wms.stop(release(2), None), CancelReply::TooLate);
+        assert_eq!(wms.stop(release(2), Some(vec![1])), CancelReply::Cancelled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_comes_after_the_deed_and_no_answer_means_no_deed() {
+        let (late, reported) = house(|s| s.late_rate = 1.0);
+        assert!(timeout(Duration::from_secs(15), late.manifest(manifest())).await.is_err());
+        assert_eq!(reported.0.lock().len(), 1, "it was loaded and has left");
+        assert!(timeout(Settings::TOO_LATE * 2, late.manifest(manifest())).await.is_ok());
+        let (deaf, reported) = house(|s| s.silent_rate = 1.0);
+        assert!(timeout(Duration::from_secs(600), deaf.manifest(manifest())).await.is_err());
+        assert!(reported.0.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forgotten_is_unknown_until_it_comes_in_a_later_wave() {
+        let (wms, reported) = house(|s| s.forget_rate = 0.5);
+        let of = |n| (release(n), units(&[(1, 1)]));
+        let forgotten = (0..100).find(|n| wms.forgets(release(*n), ORIGIN)).expect("half of them");
+        let later = (1..100).map(|s| ORIGIN.after(Duration::from_secs(s)));
+        let later = later.into_iter().find(|t| !wms.forgets(release(forgotten), *t)).expect("half of them");
+        let _ = wms.take(ORIGIN, &[of(forgotten)]);
+        tokio::time::sleep(SOON).await;
+        assert!(reported.0.lock().is_empty());
+        assert_eq!(wms.release(release(forgotten)).await, Ok(Some(ReleaseKnown::Unknown)));
+        let _ = wms.take(later, &[of(forgotten)]);
+        assert_eq!(wms.release(release(forgotten)).await, Ok(Some(ReleaseKnown::Known(Vec::new()))));
+        tokio::time::sleep(SOON * 20).await;
+        assert_eq!(reported.of(release(forgotten)), ["picking", "packed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_come_twice_and_overtake_each_other() {
+        let (wms, reported) = house(|s| (s.repeat_rate, s.reorder_rate) = (0.5, 0.5));
+        let orders: Vec<_> = (0..50).map(|n| (release(n), units(&[(1, 1)]))).collect();
+        let _ = wms.take(ORIGIN, &orders);
+        tokio::time::sleep(SOON).await;
+        let all: Vec<Vec<String>> = (0..50).map(|n| reported.of(release(n))).collect();
+        assert!(all.iter().all(|r| r.iter().any(|s| s == "picking") && r.iter().any(|s| s == "packed")));
+        assert!(all.iter().any(|r| r.len() > 2), "none came twice");
+        assert!(all.iter().any(|r| r[0] == "packed"), "none was overtaken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_dies_after_as_many_reports_as_it_was_told() {
+        let (wms, reported) = house(|s| s.die_after = 3);
+        let orders: Vec<_> = (0..5).map(|n| (release(n), units(&[(1, 1)]))).collect();
+        let _ = wms.take(ORIGIN, &orders);
+        tokio::time::sleep(SOON).await;
+        assert_eq!(reported.0.lock().len(), 3);
+        assert!(wms.died().is_cancelled());
+        assert!(timeout(SOON, wms.hear(release(1).order)).await.is_err(), "the dead do not answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_order_makes_it_refuse_the_wave_and_only_that() {
+        let (wms, _) = house(|s| s.refuse_rate = 0.1);
+        let answers: Vec<_> = (0..100).map(|n| wms.take(ORIGIN, &[(release(n), units(&[(1, 1)]))])).collect();
+        let bad = answers.iter().position(|a| *a == WaveAnswer::Refused).expect("one of ten") as u64;
+        let good = answers.iter().position(|a| *a != WaveAnswer::Refused).expect("nine of ten") as u64;
+        let both = [(release(good), units(&[(1, 1)])), (release(bad), units(&[(1, 1)]))];
+        assert_eq!(wms.take(ORIGIN, &both), WaveAnswer::Refused);
+    }
+}
