@@ -311,6 +311,7 @@ fn http_options(settings: &Settings, drain: CancellationToken) -> HttpOptions {
         body_max: bytes(body_max),
         batch_body_max: bytes(body_max.max(BATCH_BODY_MAX)),
         client_rate: NonZeroU32::new(settings.limits.client_rate),
+        retention: settings.transactions.retention,
         drain,
         // With keys a caller proves who it is; without, only that it stands on this machine.
         loopback_only: settings.keys.is_empty(),

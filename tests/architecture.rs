@@ -97,7 +97,7 @@ fn sources(folders: &[&str]) -> Vec<Source> {
 /// Files that only tests compile.
 fn is_test(source: &Source) -> bool {
     let name = source.path.rsplit('/').next().unwrap_or("");
-    matches!(name, "tests.rs" | "contract.rs" | "golden.rs" | "properties.rs")
+    matches!(name, "tests.rs" | "contract.rs" | "golden.rs" | "properties.rs" | "confirmation_table.rs")
         || name.ends_with("_tests.rs")
         || source.path.contains("/sim/")
         || source.path.contains("/tests/")

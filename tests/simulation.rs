@@ -52,6 +52,16 @@ fn no_sequence_of_commands_reports_and_crashes_breaks_an_invariant() {
 }
 
 #[test]
+fn a_node_that_starts_again_finishes_what_little_there_is_without_a_word_from_anybody() {
+    for seed in seeds().into_iter().take(100) {
+        assert_well(
+            seed,
+            &run(seed, Profile { steps: 4, warehouses: 1, last_words: true, ..Profile::calm() }),
+        );
+    }
+}
+
+#[test]
 fn the_same_seed_replays_to_the_same_trace() {
     for seed in [3, 17] {
         let (first, second) = (run(seed, Profile::harsh()), run(seed, Profile::harsh()));

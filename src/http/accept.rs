@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpResponse, HttpResponseBuilder};
-use wavegate_engine::domain::command::{Command, ShipTo};
+use wavegate_engine::domain::command::{Command, Kind, ShipTo};
 use wavegate_engine::domain::ids::{ClientNo, PartitionId, TransactionId};
 use wavegate_engine::domain::state::State as Standing;
 use wavegate_engine::engine::{Submission, Submitted};
@@ -104,7 +104,7 @@ pub(crate) async fn one(
         estimate: None,
         links: Links::of(id, kind),
     };
-    respond_202(state, &document, false, Some(Standing::Accepted))
+    respond_202(state, &document, false, Some((kind, Standing::Accepted)))
 }
 
 /// The id under which a command stands, and whether it did before; or why it does not.
@@ -145,7 +145,7 @@ async fn answer(
                 return Ok(response);
             }
             let durability = state.engine.store().durability().as_str();
-            let standing = Some(document.state.0);
+            let standing = Some((document.kind.0, document.state.0));
             respond_202(state, &AcceptedDocument::again(&document, durability), replayed, standing)
         }
         Some(Lookup::Expired(tombstone)) => respond_202(state, &expired(state, &tombstone), replayed, None),
@@ -177,14 +177,14 @@ fn respond_202(
     state: &State,
     document: &AcceptedDocument<'_>,
     replayed: bool,
-    standing: Option<Standing>,
+    standing: Option<(Kind, Standing)>,
 ) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Accepted();
     response.insert_header((header::LOCATION, document.links.status.as_str()));
     response.insert_header(("idempotent-replayed", if replayed { "true" } else { "false" }));
-    if let (Some(standing), false) = (standing, document.done) {
+    if let (Some((kind, standing)), false) = (standing, document.done) {
         let snapshot = state.engine.snapshot(document.transaction_id.home());
-        response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, standing)));
+        response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, kind, standing)));
     }
     json_body(&mut response, document)
 }

@@ -7,6 +7,7 @@ use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::uri::Authority;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use wavegate_engine::domain::command::Kind;
 use wavegate_engine::domain::ids::ClientNo;
 use wavegate_engine::engine::Handle;
 use wavegate_engine::wire::reader::{FaultCode, Faults, Path};
@@ -58,12 +59,14 @@ pub(crate) enum Caller {
 }
 
 impl Caller {
-    /// Whether a transaction or position of this client is the caller's to see.
-    pub(crate) fn sees(&self, owner: ClientNo) -> bool {
-        match self {
-            Caller::Client(own) => *own == owner,
-            Caller::Operator | Caller::Local(_) => true,
-            Caller::Wms(_) | Caller::Anybody => false,
+    /// Whether a transaction of this client and kind, in this warehouse, is the caller's to see.
+    /// A warehouse's system sees what it brings or carries out as such, and never an order.
+    pub(crate) fn sees(&self, owner: ClientNo, kind: Kind, warehouse: &str) -> bool {
+        match (self, kind) {
+            (Caller::Client(own), _) => *own == owner,
+            (Caller::Operator | Caller::Local(_), _) => true,
+            (Caller::Wms(_), Kind::Move | Kind::Manifest) => self.enters(warehouse),
+            (Caller::Wms(_), Kind::Order | Kind::Cancellation) | (Caller::Anybody, _) => false,
         }
     }
 
@@ -125,7 +128,8 @@ enum Access {
 /// The access table. A path that is not served needs no key to be told so.
 fn access(pattern: Option<&str>) -> Access {
     match pattern {
-        Some("/v1/inventory/moves") => Access::All,
+        // What a warehouse's system sees of transactions is decided by their kind.
+        Some("/v1/inventory/moves" | "/v1/status/{id}" | "/v1/status/query") => Access::All,
         Some(warehouses) if warehouses.starts_with("/v1/warehouses") => Access::All,
         Some("/healthz" | "/readyz") | None => Access::Open,
         Some(_) => Access::Clients,
@@ -303,16 +307,16 @@ mod tests {
         for open in ["/healthz", "/readyz"] {
             assert_eq!(access(Some(open)), Access::Open);
         }
-        for clients in [
-            "/v1/orders",
-            "/v1/orders/batch",
-            "/v1/orders/{id}/cancel",
-            "/v1/status/{id}",
-            "/v1/status/query",
-        ] {
+        for clients in ["/v1/orders", "/v1/orders/batch", "/v1/orders/{id}/cancel"] {
             assert_eq!(access(Some(clients)), Access::Clients);
         }
-        for all in ["/v1/inventory/moves", "/v1/warehouses", "/v1/warehouses/{code}/inventory/{sku}"] {
+        for all in [
+            "/v1/inventory/moves",
+            "/v1/status/{id}",
+            "/v1/status/query",
+            "/v1/warehouses",
+            "/v1/warehouses/{code}/inventory/{sku}",
+        ] {
             assert_eq!(access(Some(all)), Access::All);
         }
     }

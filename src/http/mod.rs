@@ -32,7 +32,7 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer, Resource};
+use actix_web::{App, HttpResponse, HttpServer, Resource, Route, guard};
 use tokio_util::sync::CancellationToken;
 use tracing_actix_web::TracingLogger;
 use wavegate_engine::engine::Handle;
@@ -59,6 +59,8 @@ pub struct HttpOptions {
     pub batch_body_max: usize,
     /// Accepted commands a second of one client; the burst is the same.
     pub client_rate: Option<NonZeroU32>,
+    /// How long an ended transaction can be read.
+    pub retention: Duration,
     /// Cancelled when no new work is taken: waits end, `/readyz` says so.
     pub drain: CancellationToken,
     /// Refuse to listen on anything but loopback; must be set when there are no keys.
@@ -110,28 +112,34 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
 
 /// Every path that exists. A wrong method is answered by the path itself, with `Allow`.
 fn routes(config: &mut ServiceConfig) {
-    let get = |path, handler: actix_web::Route| path_for(path, "GET").route(handler);
+    let get = |path, handler: Route| path_for(path, "GET, HEAD").route(handler);
     config
-        .service(get("/healthz", web::get().to(health::alive)))
-        .service(get("/readyz", web::get().to(health::ready)))
+        .service(get("/healthz", read().to(health::alive)))
+        .service(get("/readyz", read().to(health::ready)))
         .service(
-            path_for("/v1/orders", "GET, POST")
+            path_for("/v1/orders", "GET, HEAD, POST")
                 .route(web::post().to(orders::create))
-                .route(web::get().to(orders::list)),
+                .route(read().to(orders::list)),
         )
         .service(path_for("/v1/orders/batch", "POST").route(web::post().to(batch::create)))
         .service(path_for("/v1/orders/{id}/cancel", "POST").route(web::post().to(cancel::create)))
         .service(path_for("/v1/inventory/moves", "POST").route(web::post().to(moves::create)))
         .service(path_for("/v1/status/query", "POST").route(web::post().to(status::query)))
-        .service(get("/v1/status/{id}", web::get().to(status::get)))
-        .service(get("/v1/warehouses", web::get().to(warehouses::list)))
-        .service(get("/v1/warehouses/{code}", web::get().to(warehouses::get)))
+        .service(get("/v1/status/{id}", read().to(status::get)))
+        .service(get("/v1/warehouses", read().to(warehouses::list)))
+        .service(get("/v1/warehouses/{code}", read().to(warehouses::get)))
         .service(
             path_for("/v1/warehouses/{code}/confirmations", "POST")
                 .route(web::post().to(confirmations::create)),
         )
-        .service(get("/v1/warehouses/{code}/inventory", web::get().to(warehouses::inventory)))
-        .service(get("/v1/warehouses/{code}/inventory/{sku}", web::get().to(warehouses::inventory_of)));
+        .service(get("/v1/warehouses/{code}/inventory", read().to(warehouses::inventory)))
+        .service(get("/v1/warehouses/{code}/inventory/{sku}", read().to(warehouses::inventory_of)));
+}
+
+/// A route that answers to GET, and to HEAD as RFC 9110 §9.1 asks of every server; the framework
+/// leaves the body of that answer out.
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 fn path_for(path: &str, allowed: &'static str) -> Resource {

@@ -2,6 +2,7 @@
 //! were refused together do not return together.
 
 use rand::Rng;
+use wavegate_engine::domain::command::Kind;
 use wavegate_engine::domain::estimate::Estimate;
 use wavegate_engine::domain::fact::{Fact, OrderFact, Recorded};
 use wavegate_engine::domain::state::State;
@@ -28,10 +29,14 @@ pub(crate) fn backlog_s(snapshot: &Snapshot) -> u64 {
     jittered(seconds.clamp(1, BACKLOG_S_MAX))
 }
 
-/// When a transaction in this state will probably have changed.
-pub(crate) fn poll_s(snapshot: &Snapshot, state: State) -> u64 {
+/// When a transaction of this kind and state will probably have changed.
+pub(crate) fn poll_s(snapshot: &Snapshot, kind: Kind, state: State) -> u64 {
     let ahead = match state {
-        State::Accepted | State::Allocated => snapshot.pace.time_for(snapshot.backlog + snapshot.unreleased),
+        State::Accepted | State::Allocated => match kind {
+            Kind::Order => snapshot.pace.time_for(snapshot.backlog + snapshot.unreleased),
+            // They have lanes of their own, which pass by whatever waits in the work lane.
+            Kind::Move | Kind::Cancellation | Kind::Manifest => None,
+        },
         State::Released | State::Picking | State::Packed | State::Manifested | State::Closed => {
             // Four steps from the release to the truck, about alike.
             Some(snapshot.pace.lead_p50 / 4)
@@ -95,9 +100,10 @@ mod tests {
         assert!((UNMEASURED_S..=UNMEASURED_S + 1).contains(&backlog_s(&snapshot)));
         snapshot.pace.orders_per_s = Some(50.0);
         assert!((20..=25).contains(&backlog_s(&snapshot)));
-        assert!((60..=75).contains(&poll_s(&snapshot, State::Accepted)));
+        assert!((60..=75).contains(&poll_s(&snapshot, Kind::Order, State::Accepted)));
+        assert_eq!(poll_s(&snapshot, Kind::Move, State::Accepted), 1);
         snapshot.pace.lead_p50 = Duration::from_secs(2);
-        assert_eq!(poll_s(&snapshot, State::Picking), 1);
+        assert_eq!(poll_s(&snapshot, Kind::Order, State::Picking), 1);
     }
 
     #[test]

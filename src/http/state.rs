@@ -10,14 +10,16 @@ use governor::{Quota, RateLimiter};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use wavegate_engine::domain::command::Kind;
+use wavegate_engine::domain::fact::Fact;
 use wavegate_engine::domain::ids::{ClientNo, PartitionId, Reference, TransactionId};
 use wavegate_engine::engine::Handle;
-use wavegate_engine::ports::store::{Lookup, ReadError};
+use wavegate_engine::ports::store::{Lookup, ReadError, StoredTransaction, Tombstone};
 use wavegate_engine::wire::requests::Catalogue;
 
 use super::auth::Keys;
 use super::pace;
 use super::problem::Problem;
+use super::status;
 
 /// Batches in hand at once: each may hold its ten megabytes and its trees.
 const BATCHES_MAX: usize = 16;
@@ -40,6 +42,7 @@ pub(crate) struct State {
     pub(crate) body_max: usize,
     /// Bytes of a batch's body.
     pub(crate) batch_body_max: usize,
+    retention: Duration,
     drain: CancellationToken,
     limiter: Option<Limiter>,
     batches: Semaphore,
@@ -56,6 +59,7 @@ impl State {
             keys,
             body_max: options.body_max,
             batch_body_max: options.batch_body_max,
+            retention: options.retention,
             drain: options.drain.clone(),
             limiter: options.client_rate.map(limiter),
             batches: Semaphore::new(BATCHES_MAX),
@@ -85,7 +89,8 @@ impl State {
     }
 
     /// Counts a command against its client's rate. A command that was accepted before accepts
-    /// nothing, so it passes at any rate: a retry must always find out.
+    /// nothing, so it passes at any rate and counts for nothing: a retry must always find out, and
+    /// many retries must not keep new work out. Looking first costs a read, and only with a rate.
     pub(crate) async fn take_turn(
         &self,
         client: ClientNo,
@@ -93,10 +98,10 @@ impl State {
         reference: &Reference,
     ) -> Result<(), Problem> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
-        let Err(refused) = limiter.check_key(&client) else { return Ok(()) };
         if let Ok(Some(_)) = self.engine.store().claimed(client, kind, reference.clone()).await {
             return Ok(());
         }
+        let Err(refused) = limiter.check_key(&client) else { return Ok(()) };
         let wait = refused.wait_time_from(DefaultClock::default().now());
         Err(Problem::ClientRateLimited(pace::jittered(wait.as_secs() + 1)))
     }
@@ -109,7 +114,38 @@ impl State {
 
     /// Reads a transaction.
     pub(crate) async fn read(&self, id: TransactionId) -> Result<Option<Lookup>, Problem> {
-        self.engine.store().transaction(id).await.map_err(|e| unreadable(&e))
+        let lookup = self.engine.store().transaction(id).await.map_err(|e| unreadable(&e))?;
+        Ok(lookup.map(|lookup| self.aged(lookup)))
+    }
+
+    /// A transaction past its retention as what it will be. The sweep comes by now and then; what a
+    /// caller is told must not depend on when it came by last.
+    fn aged(&self, lookup: Lookup) -> Lookup {
+        match lookup {
+            Lookup::Live(transaction) => match self.ended_long_ago(&transaction) {
+                Some(tombstone) => Lookup::Expired(Box::new(tombstone)),
+                None => Lookup::Live(transaction),
+            },
+            Lookup::Expired(tombstone) => Lookup::Expired(tombstone),
+        }
+    }
+
+    fn ended_long_ago(&self, transaction: &StoredTransaction) -> Option<Tombstone> {
+        let (first, last) = (transaction.facts.first()?, transaction.facts.last()?);
+        // The age first, for the state is a fold. Nothing follows the fact that ended it.
+        if last.at.after(self.retention) >= self.engine.now() || !status::state_of(transaction).is_final() {
+            return None;
+        }
+        let Fact::Accepted(accepted) = &first.fact else { return None };
+        Some(Tombstone {
+            id: transaction.id,
+            client: transaction.client,
+            digest: transaction.digest,
+            kind: transaction.command.kind(),
+            reference: transaction.command.reference().clone(),
+            accepted_at: first.at,
+            correlation: accepted.correlation.clone(),
+        })
     }
 
     /// Reads a transaction once it is as `enough` wants it, at the end of `bound`, or at once
@@ -120,11 +156,12 @@ impl State {
         bound: Duration,
         enough: impl Fn(&Lookup) -> bool + Send,
     ) -> Result<Option<Lookup>, Problem> {
-        tokio::select! {
+        let lookup = tokio::select! {
             biased;
-            read = self.engine.await_transaction(id, bound, enough) => read.map_err(|e| unreadable(&e)),
-            () = self.drain.cancelled() => self.read(id).await,
-        }
+            read = self.engine.await_transaction(id, bound, enough) => read.map_err(|e| unreadable(&e))?,
+            () = self.drain.cancelled() => return self.read(id).await,
+        };
+        Ok(lookup.map(|lookup| self.aged(lookup)))
     }
 }
 

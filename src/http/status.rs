@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use wavegate_engine::domain::command::Command;
+use wavegate_engine::domain::command::{Command, Kind};
 use wavegate_engine::domain::ids::{ClientNo, TransactionId};
 use wavegate_engine::domain::sscc::Sscc;
 use wavegate_engine::domain::state::State as Standing;
@@ -51,8 +51,11 @@ pub(crate) async fn get(
         Lookup::Live(transaction) => transaction,
         Lookup::Expired(_) => return Err(Problem::Expired),
     };
-    if version.is_none() && none_match.is_some_and(|n| n.has(transaction.version())) {
-        return Ok(not_modified(&state, &transaction));
+    // Versions are numbered without holes from 1, so the tag of an old one is known without it.
+    let shown = version.unwrap_or(transaction.version());
+    let exists = (1..=transaction.version()).contains(&shown);
+    if exists && none_match.is_some_and(|n| n.has(shown)) {
+        return Ok(not_modified(&state, &transaction, shown));
     }
     let cartons = cartons(&state, &transaction).await?;
     let mut document = document(&state, &transaction, &cartons, version)?;
@@ -88,17 +91,26 @@ fn includes_ship_to(params: &Params) -> Result<bool, Problem> {
     }
 }
 
-fn not_modified(state: &State, transaction: &StoredTransaction) -> HttpResponse {
+fn not_modified(state: &State, transaction: &StoredTransaction, version: u32) -> HttpResponse {
     let mut response = HttpResponse::NotModified();
-    let standing = state_of(transaction);
-    poll_headers(state, &mut response, transaction.id, transaction.version(), standing);
+    let facts = usize::try_from(version).ok().and_then(|n| transaction.facts.get(..n));
+    let facts = facts.unwrap_or(&transaction.facts);
+    let standing = status::state_of(transaction.id, &transaction.command, facts);
+    let kind = transaction.command.kind();
+    poll_headers(state, &mut response, transaction.id, version, (kind, standing));
     response.finish()
 }
 
 /// A 200 with a document, the headers by which it is polled, and its tag.
 pub(crate) fn respond(state: &State, document: &StatusDocument<'_>) -> Result<HttpResponse, Problem> {
     let mut response = HttpResponse::Ok();
-    poll_headers(state, &mut response, document.transaction_id, document.version, document.state.0);
+    poll_headers(
+        state,
+        &mut response,
+        document.transaction_id,
+        document.version,
+        (document.kind.0, document.state.0),
+    );
     json_body(&mut response, document)
 }
 
@@ -107,13 +119,13 @@ fn poll_headers(
     response: &mut actix_web::HttpResponseBuilder,
     id: TransactionId,
     version: u32,
-    standing: Standing,
+    (kind, standing): (Kind, Standing),
 ) {
     response.insert_header((header::ETAG, format!("\"{version}\"")));
     response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
     if !standing.is_final() {
         let snapshot = state.engine.snapshot(id.home());
-        response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, standing)));
+        response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, kind, standing)));
     }
 }
 
@@ -127,15 +139,15 @@ pub(crate) async fn find(
     let scope = named.map(|name| call.caller.client(&state.engine, Some(name), "client")).transpose()?;
     let id: TransactionId = id.parse().map_err(|_| Problem::NotFound)?;
     let lookup = state.read(id).await?.ok_or(Problem::NotFound)?;
-    let owner = owner_of(&lookup);
-    let visible = call.caller.sees(owner) && scope.is_none_or(|client| client == owner);
-    if visible { Ok(lookup) } else { Err(Problem::NotFound) }
+    let (owner, kind) = owner_of(&lookup);
+    let seen = call.caller.sees(owner, kind, state.code_of(id.home()));
+    if seen && scope.is_none_or(|client| client == owner) { Ok(lookup) } else { Err(Problem::NotFound) }
 }
 
-fn owner_of(lookup: &Lookup) -> ClientNo {
+fn owner_of(lookup: &Lookup) -> (ClientNo, Kind) {
     match lookup {
-        Lookup::Live(transaction) => transaction.client,
-        Lookup::Expired(tombstone) => tombstone.client,
+        Lookup::Live(transaction) => (transaction.client, transaction.command.kind()),
+        Lookup::Expired(tombstone) => (tombstone.client, tombstone.kind),
     }
 }
 

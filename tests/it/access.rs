@@ -148,3 +148,56 @@ async fn a_client_past_its_rate_is_told_when_to_come_back_and_replays_are_not_co
     let again = call(&server, "", Method::POST, "/v1/orders", Some(order("r-0"))).await;
     assert_eq!((again.status, again.header("idempotent-replayed")), (202, Some("true")));
 }
+
+#[actix_rt::test]
+async fn a_warehouse_s_system_reads_the_moves_and_manifests_of_its_warehouses_and_no_orders() {
+    let server = TestServer::start_with(&[&keys()]);
+    let post =
+        async |key: &'static str, path: &str, body| call(&server, key, Method::POST, path, Some(body)).await;
+    let receipt = |warehouse: &str| {
+        json!({"reference": format!("asn-{warehouse}"), "warehouse": warehouse, "type": "receipt", "sku": "A",
+               "quantity": 5, "owner": "acme"})
+    };
+    let own = post(WMS, "/v1/inventory/moves", receipt("ATL1")).await;
+    let location = own.header("location").expect("where to look").to_owned();
+    let read = call(&server, WMS, Method::GET, &location, None).await;
+    assert_eq!((read.status, read.text("kind")), (200, "move"), "{}", read.body);
+    let elsewhere = post(OPERATOR, "/v1/inventory/moves", receipt("DFW2")).await;
+    let placed = post(ACME, "/v1/orders", order("o")).await;
+    for hidden in [&elsewhere, &placed] {
+        let path = format!("/v1/status/{}", hidden.id());
+        call(&server, WMS, Method::GET, &path, None).await.is_problem(404, "not_found");
+    }
+
+    let status = format!("/v1/status/{}?wait=30&after_version=6", placed.id());
+    let shipped = call(&server, ACME, Method::GET, &status, None).await;
+    assert_eq!(shipped.text("state"), "shipped", "{}", shipped.body);
+    let manifest = shipped.body["fulfillments"][0]["cartons"][0]["manifest_id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/status/{manifest}");
+    let read = call(&server, WMS, Method::GET, &path, None).await;
+    assert_eq!((read.status, read.text("kind")), (200, "manifest"), "{}", read.body);
+    call(&server, ACME, Method::GET, &path, None).await.is_problem(404, "not_found");
+    let ids = json!({"ids": [manifest, own.id(), placed.id()]});
+    let items = post(WMS, "/v1/status/query", ids).await.body["items"].clone();
+    assert_eq!((&items[0]["kind"], &items[1]["kind"]), (&json!("manifest"), &json!("move")));
+    assert_eq!(items[2]["problem"]["code"], "not_found");
+    call(&server, WMS, Method::POST, &format!("/v1/orders/{}/cancel", placed.id()), None)
+        .await
+        .is_problem(403, "forbidden");
+}
+
+#[actix_rt::test]
+async fn what_accepts_nothing_uses_up_nothing_of_a_client_s_rate() {
+    let server = TestServer::start_with(&["limits.client_rate=2"]);
+    let post = async |path, body| call(&server, "", Method::POST, path, Some(body)).await;
+    assert_eq!(post("/v1/orders", order("first")).await.status, 202);
+    let mut other = order("first");
+    other["priority"] = json!(1);
+    // In one batch, so that the rate gives back next to nothing between the first and the last.
+    let mut orders = vec![order("first"); 10];
+    orders.extend([other, order("second")]);
+    let results = post("/v1/orders/batch", json!(orders)).await.body["results"].clone();
+    let statuses: Vec<_> =
+        results.as_array().unwrap().iter().map(|r| r["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [&[202; 10][..], &[409, 202]].concat());
+}

@@ -112,11 +112,11 @@ async fn a_wrong_path_method_type_or_size_is_a_problem_document() {
         get(&server, path).await.is_problem(404, "not_found");
     }
     for (method, path, allowed) in [
-        (Method::PUT, "/v1/orders", "GET, POST"),
+        (Method::PUT, "/v1/orders", "GET, HEAD, POST"),
         (Method::GET, "/v1/orders/batch", "POST"),
-        (Method::DELETE, "/v1/status/019ac2f0-0000-8000-8000-000000000000", "GET"),
+        (Method::DELETE, "/v1/status/019ac2f0-0000-8000-8000-000000000000", "GET, HEAD"),
         (Method::GET, "/v1/inventory/moves", "POST"),
-        (Method::POST, "/healthz", "GET"),
+        (Method::POST, "/healthz", "GET, HEAD"),
     ] {
         let answer = send(request(&server, method, path)).await;
         answer.is_problem(405, "method_not_allowed");

@@ -166,3 +166,106 @@ async fn stock_is_read_by_warehouse_and_sku() {
     assert_eq!(warehouses["items"].as_array().unwrap().len(), 3);
     assert_eq!(get(&server, "/readyz").await.body["durability"], "fsync");
 }
+
+#[actix_rt::test]
+async fn what_ended_is_gone_once_its_retention_is_over_and_a_replay_still_finds_its_id() {
+    let server = TestServer::start_with(&["transactions.retention=2s", "backorder.max_wait=1s"]);
+    let sent = || request(&server, Method::POST, "/v1/orders").header("prefer", "wait=30");
+    let ended = send(sent().json(&order("old"))).await;
+    assert_eq!((ended.status, ended.text("state")), (200, "rejected"), "{}", ended.body);
+    let path = format!("/v1/status/{}", ended.id());
+    let cancel = format!("/v1/orders/{}/cancel", ended.id());
+    let cancelled = post(&server, &cancel, &json!({})).await;
+    assert_eq!(get(&server, &path).await.status, 200);
+
+    // Longer than the retention, much shorter than the pause between two sweeps.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    get(&server, &path).await.is_problem(410, "transaction_expired");
+    get(&server, &format!("{path}?version=1")).await.is_problem(410, "transaction_expired");
+    let tagged = request(&server, Method::GET, &path).header("if-none-match", "*");
+    send(tagged).await.is_problem(410, "transaction_expired");
+    let items = post(&server, "/v1/status/query", &json!({"ids": [ended.id()]})).await.body["items"].clone();
+    assert_eq!(items[0]["problem"]["code"], "transaction_expired");
+    assert_eq!(get(&server, "/v1/orders").await.body["items"], json!([]));
+
+    for again in [sent().json(&order("old")), request(&server, Method::POST, &cancel)] {
+        let again = send(again).await;
+        assert_eq!(
+            (again.status, again.header("idempotent-replayed")),
+            (202, Some("true")),
+            "{}",
+            again.body
+        );
+        assert_eq!((&again.body["state"], &again.body["done"]), (&json!(null), &json!(true)));
+        assert!([ended.id(), cancelled.id()].contains(&again.id()));
+    }
+    // A cancellation that is not the one of before has nothing to cancel any more.
+    let other = post(&server, &cancel, &json!({"reference": "another"})).await;
+    other.is_problem(410, "transaction_expired");
+    let other = post(&server, &cancel, &json!({"lines": [1]})).await;
+    other.is_problem(409, "reference_conflict");
+}
+
+#[actix_rt::test]
+async fn an_old_version_that_the_caller_has_is_not_sent_again() {
+    let server = TestServer::start();
+    let accepted = post(&server, "/v1/orders", &order("tagged")).await;
+    until(&server, accepted.id(), |d| d["state"] == "backordered").await;
+    let path = format!("/v1/status/{}?version=1", accepted.id());
+    for (tag, status) in [("\"1\"", 304), ("*", 304), ("\"2\"", 200)] {
+        let read = send(request(&server, Method::GET, &path).header("if-none-match", tag)).await;
+        assert_eq!((read.status, read.header("etag")), (status, Some("\"1\"")), "{tag}");
+    }
+    let none = request(&server, Method::GET, &format!("/v1/status/{}?version=99", accepted.id()));
+    send(none.header("if-none-match", "*")).await.is_problem(404, "version_not_found");
+}
+
+#[actix_rt::test]
+async fn what_answers_to_get_answers_to_head_without_a_body() {
+    let server = TestServer::start();
+    let accepted = post(&server, "/v1/orders", &order("head")).await;
+    let status = format!("/v1/status/{}", accepted.id());
+    for path in
+        ["/healthz", "/readyz", "/v1/orders", "/v1/warehouses", "/v1/warehouses/ATL1/inventory", &status]
+    {
+        let head = send(request(&server, Method::HEAD, path)).await;
+        assert_eq!((head.status, &head.body), (200, &json!(null)), "{path}");
+        assert_eq!(head.header("content-type"), Some("application/json"), "{path}");
+        assert!(head.header("x-correlation-id").is_some(), "{path}");
+    }
+    assert!(send(request(&server, Method::HEAD, &status)).await.header("etag").is_some());
+    let missing = send(request(&server, Method::HEAD, "/v1/status/nonsense")).await;
+    assert_eq!(missing.status, 404);
+}
+
+#[actix_rt::test]
+async fn a_receipt_is_not_polled_at_the_pace_of_the_orders_it_passes() {
+    let warehouse = r#"warehouses=[{code="ATL1",partition=1,wms={kind="simulated",credits=1,pick="1h"}}]"#;
+    let server = TestServer::start_with(&[warehouse]);
+    receive(&server, "A", 1_000).await;
+    let orders: Vec<_> = (0..200).map(|i| order(&format!("wait-{i}"))).collect();
+    assert_eq!(post(&server, "/v1/orders/batch", &json!(orders)).await.status, 202);
+    let slow =
+        |answer: &crate::door::Answer| answer.header("retry-after").unwrap().parse::<u64>().unwrap() > 1;
+    let waiting = until_slow(&server, slow).await;
+    // Moves and cancellations have lanes of their own, which no credit holds up.
+    let body = json!({"reference": "m", "warehouse": "ATL1", "type": "receipt", "sku": "A", "quantity": 1});
+    let moved = post(&server, "/v1/inventory/moves", &body).await;
+    assert_eq!((moved.status, moved.header("retry-after")), (202, Some("1")));
+    let cancelled = post(&server, &format!("/v1/orders/{waiting}/cancel"), &json!({})).await;
+    assert_eq!((cancelled.status, cancelled.header("retry-after")), (202, Some("1")));
+    let first = get(&server, &format!("/v1/status/{}?version=1", cancelled.id())).await;
+    assert_eq!(first.header("retry-after"), Some("1"));
+}
+
+/// Waits until the pace is known by which a waiting order is polled; that order's id.
+async fn until_slow(server: &TestServer, slow: impl Fn(&crate::door::Answer) -> bool) -> String {
+    for i in 0..100 {
+        let accepted = post(server, "/v1/orders", &order(&format!("slow-{i}"))).await;
+        if slow(&accepted) {
+            return accepted.id().to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no pace was measured");
+}

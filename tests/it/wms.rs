@@ -284,7 +284,7 @@ async fn a_refused_wave_is_halved_until_the_bad_order_is_alone() {
     let batch: Vec<Value> =
         ["a", "b", "bad", "c", "d", "e"].map(|r| order(r, "ATL1", "A", 2)).into_iter().collect();
     let answer = door::post(&server, "/v1/orders/batch", &json!(batch)).await;
-    let ids: Vec<String> = answer.body["results"].as_array().unwrap().iter().map(|r| id_of(r)).collect();
+    let ids: Vec<String> = answer.body["results"].as_array().unwrap().iter().map(id_of).collect();
     let document = until(&server, &ids[2], |d| d["state"] == "failed").await;
     assert_eq!(document["exceptions"][0]["code"], "wms_rejected");
     let waves = wms.calls("waves");
@@ -440,6 +440,80 @@ async fn a_cancellation_that_is_pending_is_decided_by_a_report() {
     }
     let stock = get(&server, "/v1/warehouses/ATL1/inventory/A").await.body;
     assert_eq!((&stock["on_hand"], &stock["reserved"]), (&json!(10), &json!(2)));
+}
+
+#[actix_rt::test]
+async fn another_warehouse_s_release_is_unknown_here() {
+    let wms = Scripted::obliging();
+    let server = wms.server(&[]);
+    receive(&server, "A", 10).await;
+    let elsewhere =
+        json!({"reference": "m", "warehouse": "DFW2", "type": "receipt", "sku": "A", "quantity": 9});
+    door::post(&server, "/v1/inventory/moves", &elsewhere).await;
+    let other = door::post(&server, "/v1/orders", &order("WEB-1", "DFW2", "A", 2)).await;
+    let document = until(&server, other.id(), |d| d["state"] == "shipped").await;
+    let release = format!("{}.1.1", other.id());
+    confirmed(&server, &json!([report("picked", &release, two()), report("damaged", &release, two())])).await;
+    all_worked(&server, &wms, "WEB-2").await;
+    assert_eq!(json!(version(&server, other.id()).await), document["version"]);
+    assert_eq!(server.log().matches("unknown release").count(), 2);
+}
+
+#[actix_rt::test]
+async fn what_is_missing_comes_from_other_stock_in_another_release() {
+    let wms = Scripted::obliging();
+    let server = wms.server(&[]);
+    receive(&server, "A", 10).await;
+    let id = ordered(&server, "WEB-1").await;
+    let first = wms.release_of(&id).await;
+    let one = || json!({"lines": [{"line": 1, "quantity": 1}]});
+    confirmed(&server, &json!([report("short_pick", &first, one()), report("picked", &first, one())])).await;
+    let second = format!("{id}.1.2");
+    let brings = |h: &Heard| orders(h).iter().any(|o| o["release_id"] == second);
+    let waves = wms.calls_when("waves", |calls| calls.iter().any(brings)).await;
+    let wave = waves.iter().find(|w| brings(w)).unwrap();
+    assert_eq!(orders(wave)[0]["lines"], json!([{"line": 1, "sku": "A", "quantity": 1}]));
+    // The same once more, now that it is known.
+    confirmed(&server, &report("short_pick", &first, one())).await;
+    all_worked(&server, &wms, "WEB-2").await;
+    let document = get(&server, &format!("/v1/status/{id}")).await.body;
+    assert_eq!(document["exceptions"].as_array().unwrap().len(), 1, "{document}");
+    assert_eq!(document["exceptions"][0]["code"], "short_pick");
+    let stock = get(&server, "/v1/warehouses/ATL1/inventory/A").await.body;
+    assert_eq!((&stock["suspect"], &stock["reserved"]), (&json!(1), &json!(4)));
+}
+
+#[actix_rt::test]
+async fn a_wms_that_forgot_is_told_again_and_one_that_fell_silent_is_asked_again() {
+    let wms = Scripted::start(|heard, n| match heard.path.rsplit('/').next() {
+        Some("waves" | "manifests") => HttpResponse::Ok().finish(),
+        Some("cancellations") if n == 0 => HttpResponse::Ok().json(json!({"result": "pending"})),
+        Some("cancellations") => HttpResponse::Conflict().json(json!({"result": "too_late"})),
+        Some(release) if n == 0 => {
+            HttpResponse::Ok().json(json!({"release_id": release, "state": "unknown"}))
+        }
+        Some(release) => {
+            let lines = json!([{"line": 1, "quantity": 1}]);
+            HttpResponse::Ok().json(json!({"release_id": release, "state": "picked", "lines": lines}))
+        }
+        None => HttpResponse::NotFound().finish(),
+    });
+    let server = wms.server(&["wms.silent_after=1s"]);
+    receive(&server, "A", 10).await;
+    let id = ordered(&server, "WEB-1").await;
+    let release = wms.release_of(&id).await;
+    let cancel = door::post(&server, &format!("/v1/orders/{id}/cancel"), &json!({})).await;
+    until(&server, cancel.id(), |d| d["state"] == "rejected").await;
+    let waves = wms.calls_when("waves", |calls| calls.len() >= 2).await;
+    assert_eq!(release_in(&waves[1], &id), Some(release.clone()), "under its old id");
+    assert_ne!(waves[1].body["wave_id"], waves[0].body["wave_id"], "in a new wave");
+    assert_eq!(orders(&waves[1]), orders(&waves[0]));
+    let document = until(&server, &id, |d| d["state"] == "picking").await;
+    assert_eq!(document["lines"][0]["picked"], 1);
+    let asked = wms.calls(&format!("releases/{release}"));
+    assert!(
+        asked[0].headers.contains_key("x-correlation-id") && asked[0].headers.contains_key("traceparent")
+    );
 }
 
 #[actix_rt::test]

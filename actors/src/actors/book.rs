@@ -58,6 +58,7 @@ struct Indexed {
     ready: bool,
     credits: usize,
     asking: bool,
+    loading: bool,
 }
 
 /// The memory.
@@ -69,6 +70,8 @@ pub(crate) struct Book {
     ready: BTreeSet<Rank>,
     asking: BTreeSet<TransactionId>,
     credits_used: usize,
+    /// Orders with cartons that no manifest has yet.
+    loading: usize,
     /// When a wave that is still unanswered is given up.
     give_up: BTreeSet<(Timestamp, WaveId)>,
     waits: Waits,
@@ -233,6 +236,7 @@ impl Book {
             ready: order.order.ready_for_wave(),
             credits: order.order.credits_used(),
             asking: order.order.cancel_requested(),
+            loading: order.order.loadable().next().is_some(),
         };
         if now.deadline < Timestamp::NEVER {
             self.deadlines.insert((now.deadline, id));
@@ -244,6 +248,7 @@ impl Book {
             self.asking.insert(id);
         }
         self.credits_used += now.credits;
+        self.loading += usize::from(now.loading);
         self.indexed.insert(id, now);
         self.orders.insert(id, order);
     }
@@ -260,6 +265,7 @@ impl Book {
         self.ready.remove(&order.order.rank);
         self.asking.remove(&id);
         self.credits_used -= was.credits;
+        self.loading -= usize::from(was.loading);
     }
 
     /// Unsettled releases at the WMS.
@@ -292,9 +298,11 @@ impl Book {
         order.min(self.give_up.first().map_or(Timestamp::NEVER, |(at, _)| *at))
     }
 
-    /// True while the WMS owes an answer or we owe it a question: the tree must stay awake.
+    /// True while the WMS owes an answer, or we owe it a question or a manifest that is still to
+    /// close: the tree must stay awake.
     pub(crate) fn owes(&self) -> bool {
         self.credits_used > 0
+            || self.loading > 0
             || !self.waves.is_empty()
             || !self.manifests.is_empty()
             || !self.asking.is_empty()

@@ -63,8 +63,10 @@ impl Desk {
         }
     }
 
-    /// The owner is about to look: what is nudged from here on is nudged again.
+    /// The owner is about to look: what is nudged from here on is nudged again. Until it publishes
+    /// the partition is due, so that what it looked at is not forgotten when it ends over it.
     pub(crate) fn looked(&self) {
+        self.wake_at.store(0, SeqCst);
         self.nudged.store(false, SeqCst);
     }
 
@@ -124,5 +126,22 @@ impl Desk {
     /// What the owner last published.
     pub(crate) fn snapshot(&self) -> Snapshot {
         *self.snapshot.read()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_does_not_end_leaves_its_partition_due() {
+        let desk = Desk::new(PartitionId(1));
+        desk.publish(Snapshot::default(), Timestamp::NEVER, Timestamp(1));
+        desk.nudge();
+        desk.looked();
+        // Here the House may put the tree to sleep: the nudge is gone, the turn is not done.
+        assert!(!desk.is_nudged() && desk.wake_at() == Timestamp(0));
+        desk.publish(Snapshot::default(), Timestamp::NEVER, Timestamp(2));
+        assert_eq!(desk.wake_at(), Timestamp::NEVER);
     }
 }

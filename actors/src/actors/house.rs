@@ -33,7 +33,7 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// The pause past the budget.
 const RETRY: Duration = Duration::from_secs(30);
-/// How often the House sweeps, and how many transactions at most.
+/// How often the House sweeps and asks the store who has work, and how many transactions at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_MAX: usize = 1_000;
 
@@ -157,7 +157,8 @@ impl House {
                 Some(Tree::Running { warehouse, .. }) if !due => {
                     let idle = now.since(desk.last_turn()) >= SLEEP_AFTER && desk.is_served();
                     if idle && desk.wake_at() > now.after(SLEEP_AT_LEAST) {
-                        // A nudge that falls between is seen by the next look around.
+                        // A nudge that falls between, or a turn that ends over it, is seen by
+                        // the next look around.
                         warehouse.do_send(Stop);
                         self.trees.remove(&partition);
                     }
@@ -184,13 +185,20 @@ impl House {
         }));
     }
 
-    /// Starts the trees that the store says have something to do.
-    fn open(&mut self, ctx: &mut Context<Self>) {
+    /// Starts the trees that the store says have something to do, and has those that run look:
+    /// whoever accepted a command or a report may have died before it could nudge.
+    fn open(&mut self, ctx: &mut Context<Self>, until_answered: bool) {
         let due = self.node.store.wake_ups();
-        ctx.spawn(due.into_actor(self).map(|due, house, ctx| match due {
+        ctx.spawn(due.into_actor(self).map(move |due, house, ctx| match due {
             Ok(due) => {
+                let now = house.node.now();
                 for (partition, at) in due {
-                    if let Some(desk) = house.node.desks.get(&partition) {
+                    let Some(desk) = house.node.desks.get(&partition) else { continue };
+                    if desk.is_served() {
+                        if at <= now {
+                            desk.nudge();
+                        }
+                    } else {
                         desk.due_at(at);
                     }
                 }
@@ -198,7 +206,9 @@ impl House {
             }
             Err(why) => {
                 tracing::error!(%why, "the store cannot say which warehouses have work; tried again");
-                ctx.run_later(TICK, |house, ctx| house.open(ctx));
+                if until_answered {
+                    ctx.run_later(TICK, |house, ctx| house.open(ctx, true));
+                }
             }
         }));
     }
@@ -211,9 +221,12 @@ impl Actor for House {
         for desk in self.node.desks.values() {
             desk.house_is(ctx.address().recipient());
         }
-        self.open(ctx);
+        self.open(ctx, true);
         ctx.run_interval(TICK, |house, ctx| house.look_around(ctx));
-        ctx.run_interval(SWEEP_EVERY, |house, ctx| house.sweep(ctx));
+        ctx.run_interval(SWEEP_EVERY, |house, ctx| {
+            house.sweep(ctx);
+            house.open(ctx, false);
+        });
     }
 }
 

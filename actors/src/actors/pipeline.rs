@@ -134,6 +134,10 @@ impl Actor for Pipeline {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // A tree that was dropped before it ran must not say that it serves: nobody would take it back.
+        if self.site.token.is_cancelled() {
+            return ctx.stop();
+        }
         self.site.desk.owner_is(self.fence.epoch, ctx.address().recipient());
         self.begin_turn(ctx);
     }

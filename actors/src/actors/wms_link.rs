@@ -3,6 +3,7 @@
 
 use actix::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use super::gate::Gated;
@@ -85,6 +86,8 @@ pub(crate) struct WmsLink {
     waiting: BTreeMap<CallId, Call>,
     under_way: BTreeMap<CallId, Call>,
     answers: Vec<Answer>,
+    /// The call that failed since the last answer: the next attempt is another's.
+    failed: Option<CallId>,
     failures: u32,
     paused: bool,
     _tripwire: Tripwire,
@@ -97,6 +100,7 @@ impl WmsLink {
             waiting: BTreeMap::new(),
             under_way: BTreeMap::new(),
             answers: Vec::new(),
+            failed: None,
             failures: 0,
             paused: false,
             _tripwire: tripwire,
@@ -113,7 +117,7 @@ impl WmsLink {
         // While the WMS does not answer, one call at a time finds out whether it does again.
         let max = if self.failures > 0 { 1 } else { CALLS_MAX };
         while !self.paused && self.under_way.len() < max && !self.site.token.is_cancelled() {
-            let Some((id, call)) = self.waiting.pop_first() else { return };
+            let Some((id, call)) = next(&mut self.waiting, self.failed.as_ref()) else { return };
             self.under_way.insert(id.clone(), call.clone());
             let work = make(self.site.wms.clone(), self.site.node.store.clone(), call);
             let answer = async move {
@@ -131,6 +135,7 @@ impl WmsLink {
                 if let Some(Answer::Cancel { reply: CancelReply::Pending, .. }) = answer {
                     self.wait_for_decision(id, call, ctx);
                 }
+                self.failed = None;
                 if let Some(answer) = answer {
                     self.answers.push(answer);
                     self.site.desk.nudge();
@@ -139,7 +144,8 @@ impl WmsLink {
             Err(why) => {
                 self.failures = self.failures.saturating_add(1);
                 tracing::warn!(warehouse = %self.site.warehouse.code, call = ?id, %why, failures = self.failures, "a call to the WMS failed and will be made again");
-                self.waiting.extend(call.map(|call| (id, call)));
+                self.waiting.extend(call.map(|call| (id.clone(), call)));
+                self.failed = Some(id);
                 self.pause(ctx);
             }
         }
@@ -169,6 +175,19 @@ impl WmsLink {
             link.paused = false;
             link.begin_calls(ctx);
         });
+    }
+}
+
+/// Takes the next call: the first, or the one behind what failed last, so that a call which always
+/// fails does not hold up the others.
+fn next<T>(waiting: &mut BTreeMap<CallId, T>, failed: Option<&CallId>) -> Option<(CallId, T)> {
+    let behind = failed.and_then(|failed| {
+        let mut others = waiting.range((Bound::Excluded(failed), Bound::Unbounded));
+        others.next().map(|(id, _)| id.clone())
+    });
+    match behind {
+        Some(id) => waiting.remove_entry(&id),
+        None => waiting.pop_first(),
     }
 }
 
@@ -250,5 +269,30 @@ impl Handler<Gated<Perform>> for WmsLink {
         }
         self.begin_calls(ctx);
         MessageResult(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::PartitionId;
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn a_call_that_always_fails_does_not_hold_up_the_others() {
+        let wave = |n| CallId::Wave(TransactionId::new(Timestamp(1), PartitionId(1), n));
+        let mut waiting: BTreeMap<CallId, ()> = (1..=3).map(|n| (wave(n), ())).collect();
+        let (mut failed, mut made) = (None, Vec::new());
+        for _ in 0..5 {
+            let Some((id, ())) = next(&mut waiting, failed.as_ref()) else { break };
+            made.push(id.clone());
+            if id == wave(1) {
+                waiting.insert(id.clone(), ());
+                failed = Some(id);
+            } else {
+                failed = None;
+            }
+        }
+        assert_eq!(made, [wave(1), wave(2), wave(1), wave(3), wave(1)]);
     }
 }

@@ -141,7 +141,7 @@ fn situations() -> Vec<(&'static str, State, Order)> {
         ("picking, 1 short", S::Picking, order(&released(), &[ReleaseReport::ShortPick(units(1))], &[])),
         ("picked", S::Picking, order(&released(), &[ReleaseReport::Picked(units(2))], &[])),
         ("packed", S::Packed, order(&released(), &[packed(2)], &[])),
-        ("manifested", S::Manifested, order(&released(), &[packed(2)], &[manifest.clone()])),
+        ("manifested", S::Manifested, order(&released(), &[packed(2)], std::slice::from_ref(&manifest))),
         ("shipped", S::Shipped, order(&released(), &[packed(2)], &[manifest, shipped])),
         ("cancelled", S::Cancelled, answered(asked(order(&released(), &[], &[])))),
         ("failed, rejected", S::Failed, rejected(order(&released(), &[], &[]))),

@@ -49,6 +49,9 @@ pub struct Profile {
     pub panic_at: Option<(FaultPoint, u32)>,
     /// Deaths of the whole node.
     pub deaths: usize,
+    /// True when the node dies once more after the last word, and the next must come to rest by
+    /// what the store says alone.
+    pub last_words: bool,
     /// WMS calls that fail, are answered late, or are answered twice, in a thousand.
     pub wms_faults: u64,
     /// Reports that are repeated, in a thousand.
@@ -57,6 +60,10 @@ pub struct Profile {
     pub shorts: u64,
     /// Releases that the WMS rejects, in a thousand.
     pub rejects: u64,
+    /// Waves that it refuses as a whole, in a thousand.
+    pub refusals: u64,
+    /// Cancellations that it decides later, through the control lane, in a thousand.
+    pub pendings: u64,
 }
 
 impl Profile {
@@ -72,10 +79,13 @@ impl Profile {
             panics: 0,
             panic_at: None,
             deaths: 0,
+            last_words: false,
             wms_faults: 0,
             repeats: 0,
             shorts: 0,
             rejects: 0,
+            refusals: 0,
+            pendings: 0,
         }
     }
 
@@ -88,10 +98,13 @@ impl Profile {
             lost_unknown: 15,
             panics: 60,
             deaths: 3,
+            last_words: true,
             wms_faults: 100,
             repeats: 150,
             shorts: 80,
             rejects: 20,
+            refusals: 30,
+            pendings: 300,
             ..Profile::calm()
         }
     }
@@ -227,6 +240,13 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         deaths += usize::from(!last);
         drop(local);
     }
+    if world.profile.last_words {
+        let local = LocalSet::new();
+        runtime.block_on(local.run_until(async {
+            let handle = start(&world, &wms, !seed).await;
+            workload.rest(&handle).await;
+        }));
+    }
     runtime.block_on(workload.judge());
     Outcome {
         acknowledged: workload.acknowledged(),
@@ -250,7 +270,16 @@ async fn live(world: &Arc<World>, wms: &Arc<WorldWms>, workload: &mut Workload, 
     workload.run(&handle, usize::MAX).await;
     world.faulty.store(false, SeqCst);
     world.observer.note("the faults have healed".to_owned());
-    workload.settle(&handle).await;
+    workload.provide(&handle).await;
+    match world.profile.last_words {
+        true => tokio::time::sleep(world.pause(8_000)).await,
+        false => {
+            // Long enough for every other reason to look to be gone.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            workload.slip_in(&handle).await;
+            workload.rest(&handle).await;
+        }
+    }
 }
 
 async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, seed: u64) -> Handle {

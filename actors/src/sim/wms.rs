@@ -13,7 +13,7 @@ use super::World;
 use crate::domain::command::Command;
 use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::fact::{Fact, LineUnits, OrderFact};
-use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId};
+use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId, WaveId};
 use crate::domain::invariants::Violation;
 use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
@@ -31,6 +31,9 @@ pub(crate) struct WorldWms {
 struct Books {
     releases: BTreeMap<ReleaseId, Work>,
     manifests: BTreeSet<TransactionId>,
+    /// Those of them whose departure the engine has not taken in.
+    loading: BTreeSet<TransactionId>,
+    refused: BTreeSet<WaveId>,
     /// What was answered: a repeated question gets the same answer.
     cancellations: BTreeMap<(ReleaseId, Option<Vec<LineNo>>), CancelReply>,
 }
@@ -71,6 +74,8 @@ enum Step {
     Taken,
     Picking,
     Done,
+    /// Done, and the engine has taken it in: only a repeat could say it again.
+    Told,
     Cancelled,
 }
 
@@ -104,13 +109,18 @@ impl Face {
         let open: Vec<ReleaseId> = {
             let books = self.wms.books.lock();
             let of_here = books.releases.iter().filter(|(id, _)| id.order.home() == self.partition);
-            of_here.filter(|(_, w)| w.step != Step::Rejected).map(|(id, _)| *id).collect()
+            let goes_on = |step| match step {
+                Step::Taken | Step::Picking | Step::Done => true,
+                Step::Told => self.wms.world.strikes(self.wms.world.profile.repeats),
+                Step::Rejected | Step::Cancelled => false,
+            };
+            of_here.filter(|(_, w)| goes_on(w.step)).map(|(id, _)| *id).collect()
         };
         for release in open {
             tokio::task::spawn_local(self.clone().work(release));
         }
         let manifests: Vec<_> =
-            self.wms.books.lock().manifests.iter().filter(|m| m.home() == self.partition).copied().collect();
+            self.wms.books.lock().loading.iter().filter(|m| m.home() == self.partition).copied().collect();
         for manifest in manifests {
             tokio::task::spawn_local(self.clone().depart(manifest));
         }
@@ -145,6 +155,7 @@ impl Face {
         for report in reports {
             self.say(release, report).await;
         }
+        self.advance(release, Step::Told);
     }
 
     /// Whether a release is short is decided once, by its own bits.
@@ -159,7 +170,8 @@ impl Face {
         if work.step == Step::Cancelled || work.step == Step::Rejected {
             return None;
         }
-        if work.step != Step::Done {
+        // Only a done release can be told, and neither is undone.
+        if work.step != Step::Told && (work.step != Step::Done || to == Step::Told) {
             work.step = to;
         }
         Some(work.lines.clone())
@@ -186,9 +198,21 @@ impl Face {
         }
     }
 
+    /// Says by the control lane what it decided about a cancellation.
+    async fn answer_later(self: Arc<Self>, release: ReleaseId, reply: CancelReply) {
+        tokio::time::sleep(self.wms.world.pause(500)).await;
+        let step = match reply {
+            CancelReply::Cancelled => ReleaseReport::Cancelled,
+            CancelReply::TooLate => ReleaseReport::CancelRefused,
+            CancelReply::Pending => return,
+        };
+        self.say(release, step).await;
+    }
+
     async fn depart(self: Arc<Self>, manifest: TransactionId) {
         tokio::time::sleep(self.wms.world.pause(2_000)).await;
         self.report(Report::Departed { manifest }).await;
+        self.wms.books.lock().loading.remove(&manifest);
     }
 
     /// No effect before its commit: what we are asked must be on the disk already.
@@ -208,6 +232,20 @@ impl Face {
             let found = format!("the WMS was asked for {what} of {id} before it was committed");
             world.observer.violated(Violation { id: "INV-2", found });
         }
+    }
+
+    /// Whether it will have none of a wave: only where it has taken nothing of it yet.
+    fn refuses(&self, wave: &Wave) -> bool {
+        let world = &self.wms.world;
+        let mut books = self.wms.books.lock();
+        let refused = books.refused.contains(&wave.id)
+            || (wave.orders.len() > 1
+                && !wave.orders.iter().any(|o| books.releases.contains_key(&o.release))
+                && world.strikes(world.profile.refusals));
+        if refused {
+            books.refused.insert(wave.id);
+        }
+        refused
     }
 
     fn take(self: &Arc<Self>, wave: &Wave) -> Vec<(ReleaseId, Taken)> {
@@ -252,6 +290,9 @@ impl Wms for Shared {
             if silent {
                 return Err(WmsError::Unavailable("the world says no".to_owned()));
             }
+            if face.refuses(&wave) {
+                return if answer_lost { Err(WmsError::Silent) } else { Ok(WaveAnswer::Refused) };
+            }
             let results = face.take(&wave);
             if answer_lost { Err(WmsError::Silent) } else { Ok(WaveAnswer::Decided(results)) }
         })
@@ -263,6 +304,7 @@ impl Wms for Shared {
         lines: Option<Vec<LineNo>>,
     ) -> BoxFuture<Result<CancelReply, WmsError>> {
         let (face, (pause, silent, answer_lost)) = (self.0.clone(), self.0.wms.call());
+        let later = self.0.wms.world.strikes(self.0.wms.world.profile.pendings);
         Box::pin(async move {
             tokio::time::sleep(pause).await;
             if silent {
@@ -270,7 +312,12 @@ impl Wms for Shared {
             }
             let is_it = |f: &OrderFact| matches!(f, OrderFact::CancelAsked { .. });
             face.must_be_committed(release.order, "a cancellation", is_it);
+            let known = face.wms.books.lock().cancellations.contains_key(&(release, lines.clone()));
             let reply = face.wms.books.lock().cancel(release, lines);
+            if !known && later {
+                tokio::task::spawn_local(face.answer_later(release, reply));
+                return Ok(CancelReply::Pending);
+            }
             if answer_lost { Err(WmsError::Silent) } else { Ok(reply) }
         })
     }
@@ -284,6 +331,7 @@ impl Wms for Shared {
             }
             face.must_be_committed(manifest.id, "a manifest", |_| false);
             if face.wms.books.lock().manifests.insert(manifest.id) {
+                face.wms.books.lock().loading.insert(manifest.id);
                 tokio::task::spawn_local(face.clone().depart(manifest.id));
             }
             if answer_lost { Err(WmsError::Silent) } else { Ok(()) }

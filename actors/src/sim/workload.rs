@@ -8,7 +8,7 @@ use super::World;
 use crate::domain::command::{
     Allocation, CancellationCommand, Change, Command, MoveCommand, OrderCommand, OrderLine, Priority,
 };
-use crate::domain::fact::Fact;
+use crate::domain::fact::{Accepted, Fact, Recorded};
 use crate::domain::ids::{PartitionId, Sku, TransactionId};
 use crate::domain::invariants::Violation;
 use crate::domain::order::Order;
@@ -16,8 +16,9 @@ use crate::domain::state::State;
 use crate::engine::{Handle, Submission};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{Lookup, Store, StoredTransaction, Verdict};
+use crate::ports::store::{DeadKind, Lookup, NewCommand, Store, StoredTransaction, Verdict};
 use crate::store::check::check;
+use crate::store::format;
 
 /// SKUs of the world: few, so that orders meet.
 const SKUS: u64 = 4;
@@ -195,8 +196,8 @@ impl Workload {
         Some(self.submission(handle, order.home(), command))
     }
 
-    /// After the faults: stock for everybody, every unknown outcome asked again, and then rest.
-    pub(crate) async fn settle(&mut self, handle: &Handle) {
+    /// After the faults: stock for everybody, and every unknown outcome asked again.
+    pub(crate) async fn provide(&mut self, handle: &Handle) {
         for said in self.said.clone() {
             self.submit(handle, vec![said]).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -208,6 +209,32 @@ impl Workload {
                 self.submit(handle, vec![receipt]).await;
             }
         }
+    }
+
+    /// Has the store accept an order whose taker died before it could nudge the owner.
+    pub(crate) async fn slip_in(&mut self, handle: &Handle) {
+        self.step += 1;
+        let submission = self.order(handle);
+        let Submission { client, home, key, command, ship_to, correlation, trace } = submission.clone();
+        let at = self.world.clock.now();
+        let new = NewCommand {
+            id: TransactionId::new(at, home, self.world.chance.next()),
+            client,
+            key,
+            digest: format::digest(&command, ship_to.as_ref()),
+            command,
+            ship_to,
+            accepted: Recorded { at, fact: Fact::Accepted(Accepted { correlation, trace }) },
+            backlog_max: u64::MAX,
+        };
+        let id = new.id;
+        if self.world.disk.accept(vec![new]).await.reply == [Verdict::New] {
+            self.acknowledged.insert(id, name(&submission));
+        }
+    }
+
+    /// Waits for the node to come to rest by itself.
+    pub(crate) async fn rest(&mut self, handle: &Handle) {
         let until = self.world.clock.now().after(REST_WITHIN);
         while self.world.clock.now() < until {
             if self.unfinished().await.is_empty() && handle.unready().is_empty() {
@@ -249,6 +276,13 @@ impl Workload {
     pub(crate) async fn judge(&mut self) {
         for violation in check(&self.world.disk).await {
             self.world.observer.violated(violation);
+        }
+        for home in 1..=self.world.profile.warehouses {
+            let letters = self.world.disk.dead_letters(PartitionId(home), 0, 1_000).await.unwrap_or_default();
+            // The world's WMS does what it is asked: what cannot be booked of it was lost.
+            for (_, letter) in letters.iter().filter(|(_, l)| l.kind == DeadKind::Confirmation) {
+                self.violated("INV-2", format!("{}: {}", letter.reason, letter.detail));
+            }
         }
         let mut shipped = BTreeSet::new();
         for id in self.acknowledged.keys() {

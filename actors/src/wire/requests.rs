@@ -79,27 +79,32 @@ impl CancellationRequest {
     /// The request to cancel all of an order, without a name of its own.
     pub const WHOLE: CancellationRequest = CancellationRequest { reference: None, lines: None };
 
-    /// The command that this request is for `order`.
+    /// The name of the request for `order`: its own, else one that a repeat has as well.
+    #[must_use]
+    pub fn reference_for(&self, order: TransactionId) -> Option<Reference> {
+        self.reference.clone().or_else(|| format!("cancel:{order}").parse().ok())
+    }
+
+    /// The command that this request is for `order`, whose lines are `known` as long as it is kept.
     ///
     /// # Errors
     /// A fault for each line that is not among the order's `known` ones.
     pub fn command(
         self,
         order: TransactionId,
-        known: &[OrderLine],
+        known: Option<&[OrderLine]>,
     ) -> Result<CancellationCommand, Vec<Fault>> {
         let mut faults = Faults::new(Faults::MAX);
         let lines = Path::Key(&Path::Root, "lines");
         for (i, line) in self.lines.iter().flatten().enumerate() {
-            if !known.iter().any(|l| l.line == *line) {
+            if known.is_some_and(|known| !known.iter().any(|l| l.line == *line)) {
                 faults.add(&Path::Index(&lines, i), FaultCode::UnknownLine, "is no line of this order");
             }
         }
         if !faults.is_empty() {
             return Err(faults.into_vec());
         }
-        let unnamed = || format!("cancel:{order}").parse().ok();
-        match self.reference.or_else(unnamed) {
+        match self.reference_for(order) {
             Some(reference) => Ok(CancellationCommand { reference, order, lines: self.lines }),
             None => Err(Vec::new()),
         }
@@ -641,9 +646,9 @@ mod tests {
         assert_eq!(read(r#"{"lines":[1,1]}"#).unwrap_err()[0].code, FaultCode::DuplicateLine);
         let order = TransactionId::new(Timestamp(1), crate::domain::ids::PartitionId(1), 7);
         let known = [OrderLine { line: 1, sku: "S".parse().unwrap(), quantity: 1 }];
-        let whole = read("{}").unwrap().command(order, &known).unwrap();
+        let whole = read("{}").unwrap().command(order, Some(&known)).unwrap();
         assert_eq!(whole.reference.as_str(), format!("cancel:{order}"));
-        let faults = read(r#"{"lines":[1,2]}"#).unwrap().command(order, &known).unwrap_err();
+        let faults = read(r#"{"lines":[1,2]}"#).unwrap().command(order, Some(&known)).unwrap_err();
         assert_eq!((faults[0].pointer.as_str(), faults[0].code), ("/lines/1", FaultCode::UnknownLine));
     }
 }

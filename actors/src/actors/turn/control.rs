@@ -222,8 +222,18 @@ impl Turn<'_> {
         self.bury(DeadKind::Confirmation, None, why.to_string(), format!("{report:?}"));
     }
 
+    /// Keeps something aside that cannot be worked, so that it blocks nothing.
     pub(super) fn bury(&mut self, kind: DeadKind, id: Option<TransactionId>, reason: String, detail: String) {
-        tracing::warn!(?kind, transaction = ?id, reason, "kept aside as a dead letter");
+        let correlation = id.and_then(|id| self.order(id)).map(|o| o.correlation.to_string());
+        tracing::warn!(
+            warehouse = %self.site.warehouse.code,
+            kind = ?kind,
+            transaction_id = id.map(tracing::field::display),
+            correlation_id = correlation,
+            reason,
+            detail,
+            "kept aside as a dead letter"
+        );
         self.writes.dead.push(DeadLetter { kind, id, reason, detail, at: self.now });
     }
 

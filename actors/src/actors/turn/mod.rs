@@ -128,6 +128,13 @@ impl<'a> Turn<'a> {
         }
         self.note(id, open.client, open.version, facts.into_iter().map(Fact::Order).collect());
         open.version = self.version_of(id);
+        tracing::debug!(
+            correlation_id = %open.correlation,
+            transaction_id = %id,
+            version = open.version,
+            state = open.order.state().as_str(),
+            "decided"
+        );
         let client = open.client;
         self.changed.insert(id);
         if visits {

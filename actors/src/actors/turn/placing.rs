@@ -75,6 +75,8 @@ impl Turn<'_> {
     /// Pulls orders, which visit already: each comes into the book and wants its stock, now or at
     /// its `not_before`; one that was cancelled in the lane is only taken out of it.
     pub(crate) fn pull(&mut self, entries: Vec<(u64, TransactionId)>) {
+        // Sorts the samples: once a turn, not once an order.
+        let report = self.book.pace.report(self.now);
         for (n, id) in entries {
             self.writes.taken.push((crate::ports::store::Lane::Work, n));
             let Some(open) = self.visiting.remove(&id) else { continue };
@@ -82,7 +84,6 @@ impl Turn<'_> {
                 self.visiting.insert(id, open);
                 continue;
             }
-            let report = self.book.pace.report(self.now);
             let ahead = self.book.ready_len() as u64;
             if let Some(estimate) = report.estimate(ahead, None, self.now) {
                 self.book.pace.forecast(id, estimate.shipped_p90);

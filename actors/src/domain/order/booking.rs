@@ -257,7 +257,7 @@ impl<'a> Booking<'a> {
     }
 }
 
-fn count(counts: &BTreeMap<LineNo, Quantity>, line: LineNo) -> Quantity {
+pub(super) fn count(counts: &BTreeMap<LineNo, Quantity>, line: LineNo) -> Quantity {
     counts.get(&line).copied().unwrap_or(0)
 }
 

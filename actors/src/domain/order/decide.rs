@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
+use super::booking::count;
 use super::{Ask, Order};
 use crate::domain::fact::{
     CancelCause, ExceptionCode, FailedCause, LineUnits, OrderFact, RefusedCause, Units,
@@ -141,7 +142,7 @@ impl Order {
             let units: LineUnits = release
                 .cancellable(ask.lines.as_deref())
                 .into_iter()
-                .map(|(line, q)| (line, q - gone.get(&line).copied().unwrap_or(0)))
+                .map(|(line, q)| (line, q - count(&gone, line)))
                 .filter(|(_, q)| cancelled && *q > 0)
                 .collect();
             if units.is_empty() {

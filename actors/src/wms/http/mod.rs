@@ -30,8 +30,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// An answer about a thousand releases, the largest wave, has about a hundred bytes each.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// An idle connection is closed before most servers and proxies close it under our hands.
-const IDLE_MAX: Duration = Duration::from_secs(30);
+/// An idle connection is closed before servers close it under our hands: many do after 5 s, and a
+/// call that meets it counts as failed.
+const IDLE_MAX: Duration = Duration::from_secs(4);
 
 /// Where a WMS is: an absolute `http` or `https` address without user, query and fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
