@@ -70,8 +70,9 @@ impl<'a> Booking<'a> {
             | ReleaseReport::Shipped(_) => true,
             ReleaseReport::Rejected { .. } | ReleaseReport::Cancelled | ReleaseReport::CancelRefused => false,
         };
-        // A release that was emptied by a cancellation or a refusal cannot be begun.
-        if works && !self.release.begun() && self.release.is_emptied() {
+        // A release that was emptied by a cancellation or a refusal cannot be begun, nor one that
+        // the same message refuses.
+        if works && (self.rejected || !self.release.begun() && self.release.is_emptied()) {
             return Err(Unbookable::Contradiction);
         }
         match report {
