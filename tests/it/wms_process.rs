@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::floor::{TestWms, free_port};
+use crate::northwind;
 use crate::server::{TestServer, client, wavegate};
 use crate::shop::{PATIENCE, get, id_of, order, post, receipt, status_when};
 
@@ -301,5 +302,54 @@ async fn what_a_wms_refuses_fails_alone() {
     assert_eq!(ledger.taken.len(), states["shipped"]);
     // Refused waves leave no trace in the ledger; rejected orders do.
     assert!(!ledger.rejected.is_empty() && ledger.rejected.len() < states["failed"], "{states:?}");
+    check_store(&mut server);
+}
+
+/// Real orders that nobody here wrote, when they are there (see `northwind.rs`): three warehouses,
+/// each a process of its own, and everything is killed while they work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_orders_through_three_warehouses_killed_at_random_agree_to_the_unit() {
+    let Some(data) = northwind::data() else { return };
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let character = format!("{FAST},repeat_rate=0.1,reorder_rate=0.1");
+    let mut houses: Vec<TestWms> =
+        northwind::WAREHOUSES.iter().map(|(code, _)| TestWms::new(code, &url, &character)).collect();
+    let tables = houses.iter().zip(1..).map(|(wms, partition)| {
+        format!("{{code=\"{}\",partition={partition},wms={}}}", wms.code, wms.table())
+    });
+    let warehouses = format!("warehouses=[{}]", tables.collect::<Vec<_>>().join(","));
+    let listen = format!("http.listen=127.0.0.1:{port}");
+    let mut server = TestServer::start_with(&[&listen, &warehouses, "manifests.close_every=200ms"]);
+    houses.iter_mut().for_each(TestWms::start);
+    let http = client();
+    northwind::submit(&server, &data.join("stock.ndjson"), &["--moves"]);
+    // All of the stock is there before the first order, as the facts demand.
+    let until = Instant::now() + PATIENCE;
+    while northwind::stock(&http, &server).await.values().map(|s| s["on_hand"].as_u64().unwrap()).sum::<u64>()
+        < northwind::WAREHOUSES.iter().map(|(_, received)| received).sum()
+    {
+        assert!(Instant::now() < until, "the stock does not arrive");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    northwind::submit(&server, &data.join("orders.ndjson"), &[]);
+    for kill in 0..9_u64 {
+        tokio::time::sleep(Duration::from_millis(60 + kill * 197 % 300)).await;
+        if kill.is_multiple_of(3) {
+            server.kill();
+            server.restart();
+        }
+        houses[(kill % 3) as usize].start();
+    }
+    let orders = northwind::at_rest(&http, &server).await;
+    assert_eq!(orders.len(), 830);
+    let stock = northwind::stock(&http, &server).await;
+    for (wms, (code, received)) in houses.iter().zip(northwind::WAREHOUSES) {
+        books_agree(&http, &server, wms, &orders).await;
+        let on_hand: u64 =
+            stock.iter().filter(|((c, _), _)| c == code).map(|(_, s)| s["on_hand"].as_u64().unwrap()).sum();
+        let shipped: u64 = wms.ledger().shipped_by_sku().values().sum();
+        assert_eq!(on_hand + shipped, received, "{code}");
+    }
     check_store(&mut server);
 }
