@@ -353,3 +353,17 @@ async fn real_orders_through_three_warehouses_killed_at_random_agree_to_the_unit
     }
     check_store(&mut server);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_ship_although_no_answer_ever_comes_in_time() {
+    let (mut server, mut wms) = two_sides("late_rate=1.0", "", &[]);
+    wms.start();
+    let http = client();
+    stock_up(&http, &server, "ATL1").await;
+    let mut orders = Vec::new();
+    for id in order_some(&http, &server, 2).await {
+        orders.push(status_when(&http, &server.url, &id, |d| d["state"] == "shipped").await);
+    }
+    books_agree(&http, &server, &wms, &orders).await;
+    check_store(&mut server);
+}

@@ -1,6 +1,6 @@
 //! A simulated WMS: picks, packs and ships after settable times, and fails at settable rates.
 //!
-//! What happens to a release, and when, is decided in [`character`](super::character) from a seed
+//! What happens to a release, and when, is decided in `character.rs` from a seed
 //! alone, so in the process it keeps nothing: after a restart the open releases are presented again
 //! and the simulation goes on; what was booked already is a repeat. `wavegate wms` puts a ledger
 //! and a wire around this same floor. It reports by the same door as any WMS.
