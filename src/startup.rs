@@ -27,7 +27,7 @@ use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
-use crate::settings::{Backend, Key, KeyRole, Settings, Warehouse, WmsKind};
+use crate::settings::{self, Backend, Key, KeyRole, Settings, Warehouse, WmsKind};
 use wavegate::http::{self, HttpOptions, KeyConfig, LOCAL_CLIENT, Role};
 
 /// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
@@ -223,7 +223,7 @@ fn wms(settings: &Settings, store: &SharedStore) -> Result<BuildWms, Error> {
             }
             // The settings' own check lets no WMS of kind "http" be without the two.
             (WmsKind::Simulated | WmsKind::Http, _, _) => {
-                simulations.insert(PartitionId(w.partition), simulation(w));
+                simulations.insert(PartitionId(w.partition), simulation(&w.wms, w.partition));
             }
         }
     }
@@ -255,18 +255,40 @@ impl Origins for StoredOrigins {
     }
 }
 
-fn simulation(w: &Warehouse) -> simulated::Settings {
+/// How the simulated WMS of a warehouse behaves as a process of its own; by the defaults when the
+/// settings know the warehouse with another kind of WMS, or not at all.
+///
+/// # Errors
+/// When the defaults cannot be read.
+pub(crate) fn simulation_of(settings: &Settings, code: &str) -> Result<simulated::Settings, Error> {
+    let own = settings.warehouses.iter().find(|w| w.code == code);
+    let seed = own.map_or(0, |w| w.partition);
+    match own.filter(|w| w.wms.kind == WmsKind::Simulated) {
+        Some(warehouse) => Ok(simulation(&warehouse.wms, seed)),
+        None => {
+            let wms = settings::simulated_wms().map_err(|e| Error::System(e))?;
+            Ok(simulation(&wms, seed))
+        }
+    }
+}
+
+fn simulation(wms: &settings::Wms, partition: u16) -> simulated::Settings {
     simulated::Settings {
-        pick: w.wms.pick,
-        pack: w.wms.pack,
-        depart: w.wms.depart,
-        short_pick_rate: w.wms.short_pick_rate,
-        reject_rate: w.wms.reject_rate,
-        silent_rate: w.wms.silent_rate,
-        // Repeats are for the tests: a user would only see the same states twice in a log.
-        repeat_rate: 0.0,
+        pick: wms.pick,
+        pack: wms.pack,
+        depart: wms.depart,
+        short_pick_rate: wms.short_pick_rate,
+        damage_rate: wms.damage_rate,
+        reject_rate: wms.reject_rate,
+        refuse_rate: wms.refuse_rate,
+        forget_rate: wms.forget_rate,
+        silent_rate: wms.silent_rate,
+        late_rate: wms.late_rate,
+        repeat_rate: wms.repeat_rate,
+        reorder_rate: wms.reorder_rate,
+        die_after: wms.die_after,
         // The same after every restart: what is to happen to a release must not change.
-        seed: u64::from(w.partition),
+        seed: u64::from(partition),
     }
 }
 

@@ -106,6 +106,23 @@ impl Api {
         read(request.body(body).send().await?).await
     }
 
+    /// One POST of JSON with further headers; a value that no header can hold is left out.
+    pub(super) async fn post_with(
+        &self,
+        path: &str,
+        body: String,
+        headers: &[(&'static str, Option<String>)],
+    ) -> Result<Reply, reqwest::Error> {
+        let mut request =
+            self.http.post(format!("{}{path}", self.base)).header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            if let Some(value) = value.as_deref().and_then(|v| HeaderValue::from_str(v).ok()) {
+                request = request.header(*name, value);
+            }
+        }
+        read(request.body(body).send().await?).await
+    }
+
     /// POSTs until the server takes or refuses it. Only for what may be repeated: commands are
     /// recognised by their reference.
     ///

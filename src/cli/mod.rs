@@ -11,6 +11,7 @@ mod key;
 mod serve;
 mod store;
 mod submit;
+mod wms;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -71,6 +72,8 @@ enum Command {
     /// Checks a store at rest, or copies a live one
     #[command(subcommand)]
     Store(store::Store),
+    /// Runs a simulated WMS of one warehouse as a process of its own, over the real protocol
+    Wms(wms::Wms),
     /// Prints the completion script of a shell
     Completions(completions::Completions),
 }
@@ -85,6 +88,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Key(key) => key::run(&key),
         Command::Config(config) => config::run(&config, &settings),
         Command::Store(store) => store::run(&store, &settings),
+        Command::Wms(wms) => wms::run(&wms, &settings),
         Command::Completions(completions) => completions::run(&completions),
     };
     match done {

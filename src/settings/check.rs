@@ -48,7 +48,21 @@ fn warehouses(all: &[Warehouse], fault: &mut impl FnMut(&[&str], String, Option<
 
 /// What a WMS of kind "http" has and no other, and the reverse.
 const HTTP_ONLY: [&str; 2] = ["url", "key"];
-const SIMULATED_ONLY: [&str; 6] = ["pick", "pack", "depart", "short_pick_rate", "reject_rate", "silent_rate"];
+const SIMULATED_ONLY: [&str; 13] = [
+    "pick",
+    "pack",
+    "depart",
+    "short_pick_rate",
+    "damage_rate",
+    "reject_rate",
+    "refuse_rate",
+    "forget_rate",
+    "silent_rate",
+    "late_rate",
+    "repeat_rate",
+    "reorder_rate",
+    "die_after",
+];
 
 /// Each kind of WMS with the fields of its own, and with none of another's.
 fn wms(

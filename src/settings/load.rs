@@ -9,7 +9,7 @@ use figment::value::{Dict, Tag, Value};
 use figment::{Figment, Profile, Provider};
 
 use super::fault::{Fault, Faults, nearest};
-use super::{DEFAULTS, Settings, Sources, WmsKind, check};
+use super::{DEFAULTS, Settings, Sources, Wms, WmsKind, check};
 
 /// The most faults that one run reports: past it a file is of another program.
 const FAULTS_MAX: usize = 50;
@@ -29,12 +29,27 @@ pick = "200ms"
 pack = "100ms"
 depart = "1s"
 short_pick_rate = 0.0
+damage_rate = 0.0
 reject_rate = 0.0
+refuse_rate = 0.0
+forget_rate = 0.0
 silent_rate = 0.0
+late_rate = 0.0
+repeat_rate = 0.0
+reorder_rate = 0.0
+die_after = 0
 "#;
 
 /// What the `wms` of such an entry gets when it is of kind "http"; url and key are the user's.
 const HTTP_WMS: &str = "wave_max = 50\ncredits = 500";
+
+/// The simulated WMS that a warehouse has when nothing is said about it.
+///
+/// # Errors
+/// Only if the template were no settings, which a test rules out.
+pub(crate) fn simulated_wms() -> Result<Wms, Box<Error>> {
+    Figment::from(Toml::string(WAREHOUSE)).extract_inner("wms").map_err(Box::new)
+}
 
 /// The settings in force and where each was set.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
 pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
-pub(crate) use load::{Loaded, load};
+pub(crate) use load::{Loaded, load, simulated_wms};
 pub(crate) use parse::{CLIENT_EXPECTED, client_name};
 pub(crate) use show::show;
 
@@ -165,12 +165,33 @@ pub(crate) struct Wms {
     /// `simulated`: share of lines.
     #[serde(default, deserialize_with = "parse::rate")]
     pub(crate) short_pick_rate: f64,
+    /// `simulated`: share of lines.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) damage_rate: f64,
     /// `simulated`: share of orders.
     #[serde(default, deserialize_with = "parse::rate")]
     pub(crate) reject_rate: f64,
+    /// `simulated`: share of orders for whose sake whole waves are refused.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) refuse_rate: f64,
+    /// `simulated`: share of orders.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) forget_rate: f64,
     /// `simulated`: share of calls.
     #[serde(default, deserialize_with = "parse::rate")]
     pub(crate) silent_rate: f64,
+    /// `simulated`: share of calls.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) late_rate: f64,
+    /// `simulated`: share of reports.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) repeat_rate: f64,
+    /// `simulated`: share of reports.
+    #[serde(default, deserialize_with = "parse::rate")]
+    pub(crate) reorder_rate: f64,
+    /// `simulated`: reports; 0 = never.
+    #[serde(default, deserialize_with = "parse::number::<_, _, 0, 1_000_000_000>")]
+    pub(crate) die_after: u64,
 }
 
 /// The kinds of WMS in this version.

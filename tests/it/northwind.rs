@@ -10,9 +10,11 @@ use std::time::Instant;
 use crate::server::{TestServer, client, wavegate};
 use crate::shop::{PATIENCE, get, id_of, post, status_when};
 
-const WAREHOUSES: [(&str, u64); 3] = [("ATL1", 27_311), ("DFW2", 10_555), ("RNO3", 9_651)];
+/// The warehouses, and the units that each receives in all.
+pub(crate) const WAREHOUSES: [(&str, u64); 3] = [("ATL1", 27_311), ("DFW2", 10_555), ("RNO3", 9_651)];
 
-fn data() -> Option<PathBuf> {
+/// The folder, if it is named.
+pub(crate) fn data() -> Option<PathBuf> {
     let folder = std::env::var_os("WAVEGATE_NORTHWIND").map(PathBuf::from);
     if folder.is_none() {
         eprintln!("skipped: WAVEGATE_NORTHWIND is not set");
@@ -20,7 +22,8 @@ fn data() -> Option<PathBuf> {
     folder
 }
 
-fn submit(server: &TestServer, file: &Path, more: &[&str]) -> String {
+/// Submits a file and expects all of it to be accepted.
+pub(crate) fn submit(server: &TestServer, file: &Path, more: &[&str]) -> String {
     let mut command = wavegate();
     command.arg("submit").arg(file).args(["--url", &server.url]).args(more);
     let output = command.output().expect("the binary runs");
@@ -50,7 +53,8 @@ async fn all_orders(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
     }
 }
 
-async fn at_rest(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
+/// Waits until every order is done or waits for stock, and answers them all.
+pub(crate) async fn at_rest(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
     let until = Instant::now() + PATIENCE * 2;
     loop {
         let orders = all_orders(http, server).await;
@@ -64,7 +68,7 @@ async fn at_rest(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
 }
 
 /// Stock by (warehouse, SKU).
-async fn stock(http: &reqwest::Client, server: &TestServer) -> BTreeMap<(String, String), Value> {
+pub(crate) async fn stock(http: &reqwest::Client, server: &TestServer) -> BTreeMap<(String, String), Value> {
     let mut stock = BTreeMap::new();
     for (code, _) in WAREHOUSES {
         let (_, page) = get(http, server.at(&format!("/v1/warehouses/{code}/inventory?limit=500"))).await;

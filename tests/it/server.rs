@@ -156,13 +156,18 @@ fn log_path(dir: &Path, start: usize) -> PathBuf {
 }
 
 fn spawn(dir: &Path, sets: &[String], start: usize) -> (Child, String) {
-    let log = File::create(log_path(dir, start)).expect("a log file");
     let mut command = wavegate();
     command.current_dir(dir).arg("serve").args(["--set", "http.listen=127.0.0.1:0"]);
     for set in sets {
         command.args(["--set", set]);
     }
-    let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the binary starts");
+    listening(command, &log_path(dir, start))
+}
+
+/// Starts a command that says where it listens; its standard error goes to `log`.
+pub(crate) fn listening(mut command: Command, log: &Path) -> (Child, String) {
+    let file = File::create(log).expect("a log file");
+    let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().expect("the binary starts");
     let stdout = child.stdout.take().expect("its standard output");
     let (send, first) = mpsc::channel();
     // Reads on until the end, so that the server never waits for a reader of its output.
@@ -179,8 +184,8 @@ fn spawn(dir: &Path, sets: &[String], start: usize) -> (Child, String) {
         Err(_) => {
             child.kill().ok();
             child.wait().ok();
-            let log = fs::read_to_string(log_path(dir, start)).unwrap_or_default();
-            panic!("the server did not start within {START_MAX:?}; its standard error:\n{log}");
+            let text = fs::read_to_string(log).unwrap_or_default();
+            panic!("the server did not start within {START_MAX:?}; its standard error:\n{text}");
         }
     }
 }
