@@ -29,6 +29,9 @@ struct Warehouse<'a> {
     credits: Credits,
     pace: Pace,
     paused: bool,
+    /// What was ever kept aside here; only where one warehouse is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letters: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -73,6 +76,7 @@ fn view<'a>(state: &State, warehouse: &'a WarehouseOptions) -> Warehouse<'a> {
         },
         // Nothing pauses a warehouse.
         paused: false,
+        dead_letters: None,
     }
 }
 
@@ -95,7 +99,10 @@ pub(crate) async fn get(
     code: web::Path<String>,
 ) -> Result<HttpResponse, Problem> {
     Params::read(&request, &[])?;
-    ok_json(&view(&state, enter(&state, &call, &code)?))
+    let warehouse = enter(&state, &call, &code)?;
+    let dead_letters = state.engine.store().dead_letters_total(warehouse.partition).await;
+    let dead_letters = Some(dead_letters.map_err(|e| unreadable(&e))?);
+    ok_json(&Warehouse { dead_letters, ..view(&state, warehouse) })
 }
 
 /// The warehouse of this code, for a caller that may act there.

@@ -12,6 +12,7 @@ mod killed;
 mod life;
 mod northwind;
 mod reading;
+mod scarce;
 mod server;
 mod shop;
 mod wms;

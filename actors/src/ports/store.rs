@@ -130,6 +130,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>>;
 
+    /// How many dead letters a partition ever kept.
+    fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>>;
+
     /// All live transactions by id, after `after`, at most `limit`: for checks and repairs.
     fn scan(
         &self,

@@ -227,6 +227,10 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.dead_letters(partition, after, limit))
     }
 
+    fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>> {
+        self.read(move |w| w.disk.dead_letters_total(partition))
+    }
+
     fn feed(
         &self,
         client: ClientNo,

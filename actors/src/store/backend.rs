@@ -187,6 +187,10 @@ impl<B: Backend> Store for B {
         done(self.read(|r| rows::dead_letters(r, partition, after, limit)))
     }
 
+    fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>> {
+        done(self.read(|r| rows::dead_letters_total(r, partition)))
+    }
+
     fn scan(
         &self,
         after: Option<TransactionId>,

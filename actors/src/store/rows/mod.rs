@@ -23,8 +23,8 @@ use crate::ports::store::{CommitError, Lane, ReadError};
 pub use accept::{accept, append_reports};
 pub use names::{LAYOUT, begin, lease_serials, register};
 pub use read::{
-    cartons, claimed, dead_letters, feed, gather, load, orders_of, position, positions, scan, ship_to,
-    transaction, wake_ups,
+    cartons, claimed, dead_letters, dead_letters_total, feed, gather, load, orders_of, position, positions,
+    scan, ship_to, transaction, wake_ups,
 };
 pub use sweep::sweep;
 pub use turn::{commit, take};

@@ -397,3 +397,11 @@ pub fn dead_letters(
     })?;
     Ok(found)
 }
+
+/// Counts a partition's dead letters; see [`crate::ports::store::Store::dead_letters_total`].
+///
+/// # Errors
+/// When the counter cannot be read or decoded.
+pub fn dead_letters_total(rows: &dyn ReadRows, partition: PartitionId) -> Result<u64, RowError> {
+    Ok(read_counter(rows, &keys::dead_counter(partition))?.next - 1)
+}
