@@ -203,7 +203,7 @@ async fn make(
                 let ship_to = store.ship_to(order.release.order).await;
                 // A wave without addresses would be worked wrongly: it waits until they can be read.
                 order.ship_to = ship_to.map_err(|e| WmsError::Unavailable(e.to_string()))?;
-                tracing::debug!(release = %order.release, correlation_id = %order.correlation, "sent to the WMS");
+                tracing::debug!(release = %order.release, correlation_id = %order.correlation, trace_id = order.trace.trace_id_hex(), "sent to the WMS");
             }
             let id = wave.id;
             Ok(Some(Answer::Wave { wave: id, answer: wms.wave(wave).await? }))

@@ -205,7 +205,7 @@ impl Line {
         let message = messages::wave(&self.settings.warehouse, wave);
         let (verdict, response) = self.post("waves", &message, &origin).await?;
         drop(message);
-        tracing::debug!(warehouse = %self.settings.warehouse, wave = %id, correlation_id = %origin.correlation, releases = releases.len(), status = response.status().as_u16(), "wave answered");
+        tracing::debug!(warehouse = %self.settings.warehouse, wave = %id, correlation_id = %origin.correlation, trace_id = origin.trace.trace_id_hex(), releases = releases.len(), status = response.status().as_u16(), "wave answered");
         match verdict {
             Verdict::Good => answers::wave(&read(response).await?, &releases),
             Verdict::Refused(_) => Ok(WaveAnswer::Refused),
@@ -217,7 +217,7 @@ impl Line {
         let origin = self.origin(release.order).await;
         let message = CancellationMessage { release_id: release.to_string(), lines };
         let (verdict, response) = self.post("cancellations", &message, &origin).await?;
-        tracing::debug!(warehouse = %self.settings.warehouse, %release, correlation_id = %origin.correlation, status = response.status().as_u16(), "cancellation answered");
+        tracing::debug!(warehouse = %self.settings.warehouse, %release, correlation_id = %origin.correlation, trace_id = origin.trace.trace_id_hex(), status = response.status().as_u16(), "cancellation answered");
         match verdict {
             Verdict::Good => answers::cancellation(&read(response).await?),
             // A WMS may well say "too late" with a 409: what it says counts, when it says it.
@@ -235,7 +235,7 @@ impl Line {
         let request = self.request(Method::GET, &["releases", &release.to_string()], &origin);
         let response = request.send().await.map_err(failed)?;
         let status = response.status().as_u16();
-        tracing::debug!(warehouse = %self.settings.warehouse, %release, correlation_id = %origin.correlation, status, "silent release asked for");
+        tracing::debug!(warehouse = %self.settings.warehouse, %release, correlation_id = %origin.correlation, trace_id = origin.trace.trace_id_hex(), status, "silent release asked for");
         match status {
             200..=299 | 404 | 405 | 410 | 501 => Ok(answers::release(&read(response).await?, release)),
             _ => Err(undecided(status)),
@@ -246,7 +246,7 @@ impl Line {
         let id = manifest.id;
         let origin = self.origin(id).await;
         let (verdict, response) = self.post("manifests", &messages::manifest(&manifest), &origin).await?;
-        tracing::debug!(warehouse = %self.settings.warehouse, manifest = %id, correlation_id = %origin.correlation, status = response.status().as_u16(), "manifest answered");
+        tracing::debug!(warehouse = %self.settings.warehouse, manifest = %id, correlation_id = %origin.correlation, trace_id = origin.trace.trace_id_hex(), status = response.status().as_u16(), "manifest answered");
         match verdict {
             Verdict::Good => answers::manifest(&read(response).await?),
             Verdict::Refused(status) | Verdict::Misconfigured(status) | Verdict::Undecided(status) => {
