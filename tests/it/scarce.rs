@@ -2,7 +2,7 @@
 //! could use it waits.
 
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::server::{TestServer, client};
 use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, status_when};
@@ -65,7 +65,7 @@ async fn sixty_four_clients_fight_for_one_sku_while_picks_come_up_short() {
             break (orders, stock);
         }
         assert!(Instant::now() < until, "not at rest: {stock} {:?}", orders.iter().find(|o| !rests(o)));
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let received: u64 = RECEIPTS.iter().map(|q| u64::from(*q)).sum();
     let shipped: u64 = orders.iter().map(|o| units(o, "shipped")).sum();
@@ -100,4 +100,57 @@ async fn a_wms_that_does_not_answer_for_too_long_makes_its_orders_visible_dead_l
     let server = TestServer::start_in(server.dir(), &[&fast_warehouses(&[]), "manifests.close_every=100ms"]);
     let document = status_when(&http, &server.url, &id, |d| d["done"] == true).await;
     assert_eq!((&document["state"], &document["attention"]), (&json!("shipped"), &json!(false)));
+}
+
+/// Posts orders from several clients at once; the time that 99 in 100 answers took.
+async fn accept_p99(http: &reqwest::Client, url: &str, name: &str) -> Duration {
+    let clients: Vec<_> = (0..16)
+        .map(|who| {
+            let (http, url, name) = (http.clone(), format!("{url}/v1/orders"), format!("{name}-{who}"));
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                for n in 0..40 {
+                    let began = Instant::now();
+                    let (status, body) =
+                        post(&http, url.clone(), &order(&format!("{name}-{n}"), "ATL1", "S", 1)).await;
+                    assert_eq!(status, 202, "{body}");
+                    took.push(began.elapsed());
+                }
+                took
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for client in clients {
+        all.extend(client.await.unwrap());
+    }
+    all.sort();
+    all[all.len() * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accepting_is_no_slower_while_the_wms_is_down() {
+    let warehouse =
+        |wms: &str| format!("warehouses=[{{code=\"ATL1\",partition=1,backlog_max=100000,wms={wms}}}]");
+    let up = warehouse("{kind=\"simulated\",pick=\"20ms\",pack=\"10ms\",depart=\"50ms\"}");
+    // Nobody listens on the discard port.
+    let down = warehouse("{kind=\"http\",url=\"http://127.0.0.1:9\",key=\"nobody-is-there-1\"}");
+    let http = client();
+    let mut ratios = Vec::new();
+    let (up, down) = (TestServer::start_with(&[&up]), TestServer::start_with(&[&down]));
+    for server in [&up, &down] {
+        let (status, _) =
+            post(&http, server.at("/v1/inventory/moves"), &receipt("r", "ATL1", "S", 100_000)).await;
+        assert_eq!(status, 202);
+    }
+    // Alternated, so that other work on the machine falls on both; the middle ratio counts.
+    for round in 0..5 {
+        let well = accept_p99(&http, &up.url, &format!("up{round}")).await;
+        let ill = accept_p99(&http, &down.url, &format!("down{round}")).await;
+        ratios.push(ill.as_secs_f64() / well.as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[2] <= 1.3, "accept p99 while the WMS is down, as a ratio: {ratios:.2?}");
+    let (_, view) = get(&http, down.at("/v1/warehouses/ATL1")).await;
+    assert!(view["backlog"].as_u64() > Some(0), "the backlog grows meanwhile: {view}");
 }
