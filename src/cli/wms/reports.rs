@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use wavegate_engine::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
-use wavegate_engine::domain::fact::LineUnits;
+use wavegate_engine::domain::confirmation::Confirmation;
 use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::ports::BoxFuture;
 use wavegate_engine::ports::wms::{ConfirmationSink, WmsError};
-use wavegate_engine::wire::time::WireTime;
-use wavegate_engine::wire::wms::{CartonMessage, ConfirmationMessage, UnitsMessage};
+use wavegate_engine::wire::wms::ConfirmationMessage;
 
 use super::books::Trail;
 use super::desk::{Records, now};
@@ -146,7 +144,7 @@ impl ConfirmationSink for Post {
     fn confirm(&self, _: PartitionId, reports: Vec<Confirmation>) -> BoxFuture<Result<(), WmsError>> {
         let to = self.0.clone();
         Box::pin(async move {
-            let messages: Vec<ConfirmationMessage> = reports.iter().map(message).collect();
+            let messages: Vec<ConfirmationMessage> = reports.iter().map(ConfirmationMessage::from).collect();
             let ((), durable) = to.records.write(|books, entries| {
                 let mut seen = BTreeSet::new();
                 for confirmation in &messages {
@@ -164,78 +162,5 @@ impl ConfirmationSink for Post {
             to.send(&messages).await;
             Ok(())
         })
-    }
-}
-
-/// A report as it stands on the wire.
-fn message(confirmation: &Confirmation) -> ConfirmationMessage {
-    let mut message = ConfirmationMessage {
-        confirmation_id: confirmation.confirmation_id.clone(),
-        kind: String::new(),
-        release_id: None,
-        manifest_id: None,
-        at: WireTime(confirmation.at),
-        lines: Vec::new(),
-        cartons: Vec::new(),
-        code: None,
-        detail: None,
-    };
-    let kind = match &confirmation.report {
-        Report::Departed { manifest } => {
-            message.manifest_id = Some(manifest.to_string());
-            "shipped"
-        }
-        Report::Release { release, step } => {
-            message.release_id = Some(release.to_string());
-            fill(&mut message, step)
-        }
-    };
-    kind.clone_into(&mut message.kind);
-    message
-}
-
-fn fill(message: &mut ConfirmationMessage, step: &ReleaseReport) -> &'static str {
-    match step {
-        ReleaseReport::Picking => "picking",
-        ReleaseReport::Picked(lines) => {
-            message.lines = units(lines);
-            "picked"
-        }
-        ReleaseReport::Packed { lines, cartons } => {
-            message.lines = units(lines);
-            message.cartons = cartons.iter().map(carton).collect();
-            "packed"
-        }
-        ReleaseReport::ShortPick(lines) => {
-            message.lines = units(lines);
-            "short_pick"
-        }
-        ReleaseReport::Damaged(lines) => {
-            message.lines = units(lines);
-            "damaged"
-        }
-        ReleaseReport::Rejected { code } => {
-            message.code = Some(code.clone());
-            "rejected"
-        }
-        ReleaseReport::Cancelled => "cancelled",
-        ReleaseReport::CancelRefused => "cancel_refused",
-        ReleaseReport::Shipped(lines) => {
-            message.lines = units(lines);
-            "shipped"
-        }
-    }
-}
-
-fn units(lines: &LineUnits) -> Vec<UnitsMessage> {
-    lines.iter().map(|&(line, quantity)| UnitsMessage { line, quantity }).collect()
-}
-
-fn carton(carton: &PackedCarton) -> CartonMessage {
-    CartonMessage {
-        carton_id: carton.carton_id.clone(),
-        tracking_number: carton.tracking_number.clone(),
-        weight_g: carton.weight_g,
-        lines: units(&carton.lines),
     }
 }

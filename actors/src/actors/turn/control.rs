@@ -116,9 +116,11 @@ impl Turn<'_> {
 
     /// A refused wave goes again in halves until the bad order is alone.
     fn bisect(&mut self, releases: Vec<ReleaseId>) {
-        if let [release] = releases.as_slice() {
-            self.rejected(*release, "wave_refused");
-            return;
+        match releases.as_slice() {
+            // Nothing of it is open any more: half of nothing would go for ever.
+            [] => return,
+            [release] => return self.rejected(*release, "wave_refused"),
+            _ => {}
         }
         let (left, right) = releases.split_at(releases.len() / 2);
         for half in [left, right] {
