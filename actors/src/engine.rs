@@ -13,6 +13,8 @@ use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
 use crate::actors::ingestion::{Ingestion, Submit};
+use crate::actors::letters;
+pub use crate::actors::letters::InstructError;
 pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions};
 use crate::actors::site::Node;
 use crate::actors::tripwire::Tripwire;
@@ -24,7 +26,9 @@ use crate::ports::BoxFuture;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::faults::Faults;
-use crate::ports::store::{CommitError, Lookup, ReadError, RegisterError, Registration, SharedStore};
+use crate::ports::store::{
+    CommitError, Instruction, Lookup, ReadError, RegisterError, Registration, SharedStore,
+};
 use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
 
 /// Everything that the engine is started with.
@@ -90,6 +94,7 @@ impl Engine {
             clients: options.clients,
         };
         let registered = options.store.register(names).await?;
+        let paused = options.store.paused().await?;
         let clients: HashMap<String, ClientNo> = registered.clients.iter().cloned().collect();
         let node = Arc::new(Node {
             store: options.store,
@@ -107,6 +112,11 @@ impl Engine {
             rules: options.rules,
             warehouses: options.warehouses,
         });
+        for partition in paused {
+            if let Some(desk) = node.desks.get(&partition) {
+                desk.paused_is(true);
+            }
+        }
         let sink: Sink = Arc::new(ControlDoor { node: node.clone() });
         let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
             node.warehouses.iter().map(|w| (w.partition, (options.wms)(w, sink.clone()))).collect();
@@ -244,6 +254,23 @@ impl Handle {
         reports: Vec<Confirmation>,
     ) -> Result<(), CommitError> {
         confirm(&self.0.node, partition, reports).await
+    }
+
+    /// Queues what an operator wants done with a dead letter for the owner of its partition; resolves
+    /// when it is durable. Asking again is always safe.
+    ///
+    /// # Errors
+    /// When there is no such letter, when it cannot be done, or when it is not known to be durable.
+    pub async fn instruct(&self, partition: PartitionId, asked: Instruction) -> Result<(), InstructError> {
+        letters::instruct(&self.0.node, partition, asked).await
+    }
+
+    /// Pauses a warehouse, or ends its pause: durable when this resolves, and seen by the owner.
+    ///
+    /// # Errors
+    /// When it is not known to be durable.
+    pub async fn set_paused(&self, partition: PartitionId, paused: bool) -> Result<(), CommitError> {
+        letters::set_paused(&self.0.node, partition, paused).await
     }
 
     fn ingestion(&self) -> Door<Ingestion> {

@@ -1,8 +1,6 @@
 //! `wavegate serve`: the server, its banner and its end.
 
-use std::sync::Arc;
-
-use wavegate_engine::ports::faults::NoFaults;
+use wavegate_engine::ports::faults;
 
 use super::{Failure, SettingsArgs, print, tell};
 use crate::settings::{LogFormat, Settings, Sources};
@@ -18,7 +16,7 @@ pub(super) fn run(args: &SettingsArgs) -> Result<(), Failure> {
     actix_rt::System::new().block_on(async {
         // Caught before anything is opened, so that an early signal finds a handler.
         let signals = Signals::catch()?;
-        let running = startup::start(&settings, Arc::new(NoFaults)).await?;
+        let running = startup::start(&settings, faults::of_process()).await?;
         print(&format!("listening on http://{}\n", running.address))?;
         banner(&settings, &sources, &running);
         shutdown::serve(running, signals).await.map_err(Failure::from)

@@ -14,6 +14,7 @@ mod front;
 mod headers;
 mod health;
 mod moves;
+mod ops;
 mod orders;
 mod pace;
 mod problem;
@@ -113,6 +114,7 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
 /// Every path that exists. A wrong method is answered by the path itself, with `Allow`.
 fn routes(config: &mut ServiceConfig) {
     let get = |path, handler: Route| path_for(path, "GET, HEAD").route(handler);
+    let post = |path, handler: Route| path_for(path, "POST").route(handler);
     config
         .service(get("/healthz", read().to(health::alive)))
         .service(get("/readyz", read().to(health::ready)))
@@ -133,7 +135,12 @@ fn routes(config: &mut ServiceConfig) {
                 .route(web::post().to(confirmations::create)),
         )
         .service(get("/v1/warehouses/{code}/inventory", read().to(warehouses::inventory)))
-        .service(get("/v1/warehouses/{code}/inventory/{sku}", read().to(warehouses::inventory_of)));
+        .service(get("/v1/warehouses/{code}/inventory/{sku}", read().to(warehouses::inventory_of)))
+        .service(get("/v1/ops/dead-letters", read().to(ops::dead_letters::list)))
+        .service(post("/v1/ops/dead-letters/{id}/redrive", web::post().to(ops::dead_letters::redrive)))
+        .service(post("/v1/ops/dead-letters/{id}/give-up", web::post().to(ops::dead_letters::give_up)))
+        .service(post("/v1/ops/warehouses/{code}/pause", web::post().to(ops::pause::pause)))
+        .service(post("/v1/ops/warehouses/{code}/resume", web::post().to(ops::pause::resume)));
 }
 
 /// A route that answers to GET, and to HEAD as RFC 9110 §9.1 asks of every server; the framework

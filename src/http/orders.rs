@@ -166,10 +166,12 @@ fn lines_of(transaction: &StoredTransaction) -> usize {
     }
 }
 
-/// What is past its retention is in no list.
+/// What is past its retention is in no list, nor what cannot be read: that is an operator's dead
+/// letter, and must not take the rest of the list with it.
 async fn live(state: &State, id: TransactionId) -> Result<Option<StoredTransaction>, Problem> {
-    Ok(match state.read(id).await? {
-        Some(Lookup::Live(transaction)) => Some(*transaction),
-        Some(Lookup::Expired(_)) | None => None,
-    })
+    match state.read(id).await {
+        Ok(Some(Lookup::Live(transaction))) => Ok(Some(*transaction)),
+        Ok(Some(Lookup::Expired(_)) | None) | Err(Problem::Internal) => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }

@@ -13,6 +13,8 @@ use wavegate_engine::engine::Snapshot;
 const POLL_S: (u64, u64) = (1, 60);
 /// Nobody is told to stay away longer than this: pace may change.
 const BACKLOG_S_MAX: u64 = 600;
+/// What is said of a warehouse that is paused: nobody knows for how long.
+const PAUSED_S: u64 = 60;
 /// What is said before any pace was measured.
 const UNMEASURED_S: u64 = 2;
 
@@ -24,6 +26,9 @@ pub(crate) fn jittered(seconds: u64) -> u64 {
 /// When a client whose order found the work lane full may find room: the lane is to drain by a
 /// tenth first, or those who come back would be refused again.
 pub(crate) fn backlog_s(snapshot: &Snapshot) -> u64 {
+    if snapshot.paused {
+        return jittered(PAUSED_S);
+    }
     let drained = snapshot.pace.time_for((snapshot.backlog / 10).max(1));
     let seconds = drained.map_or(UNMEASURED_S, |t| t.as_secs_f64().ceil() as u64);
     jittered(seconds.clamp(1, BACKLOG_S_MAX))
@@ -33,6 +38,7 @@ pub(crate) fn backlog_s(snapshot: &Snapshot) -> u64 {
 pub(crate) fn poll_s(snapshot: &Snapshot, kind: Kind, state: State) -> u64 {
     let ahead = match state {
         State::Accepted | State::Allocated => match kind {
+            Kind::Order if snapshot.paused => return jittered(POLL_S.1 / 2),
             Kind::Order => snapshot.pace.time_for(snapshot.backlog + snapshot.unreleased),
             // They have lanes of their own, which pass by whatever waits in the work lane.
             Kind::Move | Kind::Cancellation | Kind::Manifest => None,
@@ -60,6 +66,8 @@ pub(crate) fn estimate(
 ) -> Option<Estimate> {
     let accepted = facts.first()?.at;
     let (position, released) = match standing {
+        // Nothing moves it before somebody resumes the warehouse.
+        State::Accepted | State::Allocated if snapshot.paused => return None,
         State::Accepted => (snapshot.unreleased + before_in_lane(snapshot, accepted, now), None),
         State::Allocated => (snapshot.unreleased, None),
         State::Released | State::Picking | State::Packed | State::Manifested => (0, last_release(facts)),
@@ -104,6 +112,10 @@ mod tests {
         assert_eq!(poll_s(&snapshot, Kind::Move, State::Accepted), 1);
         snapshot.pace.lead_p50 = Duration::from_secs(2);
         assert_eq!(poll_s(&snapshot, Kind::Order, State::Picking), 1);
+        snapshot.paused = true;
+        assert!((PAUSED_S..=PAUSED_S + PAUSED_S / 4).contains(&backlog_s(&snapshot)));
+        assert!((30..=37).contains(&poll_s(&snapshot, Kind::Order, State::Accepted)));
+        assert_eq!(poll_s(&snapshot, Kind::Order, State::Picking), 1, "what is released goes on");
     }
 
     #[test]
@@ -131,5 +143,7 @@ mod tests {
         assert_eq!(estimated.position, 60, "half of the lane and what is pulled");
         assert_eq!(estimated.shipped_p90, Timestamp(109_000));
         assert_eq!(estimate(&snapshot, &facts, State::Backordered, now), None);
+        snapshot.paused = true;
+        assert_eq!(estimate(&snapshot, &facts, State::Accepted, now), None);
     }
 }

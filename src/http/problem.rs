@@ -45,6 +45,10 @@ pub(crate) enum Problem {
     MethodNotAllowed(&'static str),
     /// The reference stands for other content.
     ReferenceConflict,
+    /// The dead letter was dealt with otherwise.
+    LetterSettled,
+    /// What is asked for cannot be done with the dead letter as it is; with the reason.
+    NotPossible(String),
     /// The `Idempotency-Key` stands for other content.
     KeyReused,
     /// The body is larger than this many bytes.
@@ -173,6 +177,8 @@ impl Problem {
             Problem::Expired => (410, "transaction_expired", "Transaction expired"),
             Problem::MethodNotAllowed(_) => (405, "method_not_allowed", "Method not allowed"),
             Problem::ReferenceConflict => (409, "reference_conflict", "Reference conflict"),
+            Problem::LetterSettled => (409, "dead_letter_settled", "Dead letter settled"),
+            Problem::NotPossible(_) => (409, "not_possible", "Not possible"),
             Problem::KeyReused => (422, "idempotency_key_reused", "Idempotency-Key reused"),
             Problem::TooLarge(_) => (413, "body_too_large", "Body too large"),
             Problem::UnsupportedMediaType(_) => (415, "unsupported_media_type", "Unsupported media type"),
@@ -190,7 +196,9 @@ impl Problem {
 
     fn detail(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
-            Problem::MalformedJson(why) | Problem::NotReady(why) => return Cow::Owned(why.clone()),
+            Problem::MalformedJson(why) | Problem::NotReady(why) | Problem::NotPossible(why) => {
+                return Cow::Owned(why.clone());
+            }
             Problem::TooLarge(max) => return Cow::Owned(format!("the body may have {max} bytes")),
             Problem::MethodNotAllowed(allowed) => {
                 return Cow::Owned(format!("this path answers to {allowed}"));
@@ -215,6 +223,9 @@ impl Problem {
             Problem::VersionNotFound => "the transaction has no such version",
             Problem::Expired => "it ended longer ago than transactions are kept",
             Problem::ReferenceConflict => "the reference was used before, with other content",
+            Problem::LetterSettled => {
+                "the dead letter was dealt with otherwise, or what it was about went on"
+            }
             Problem::KeyReused => "the Idempotency-Key was used before, with other content",
             Problem::ClientRateLimited(_) => "the client sends more commands a second than it may",
             Problem::BacklogFull(_) => "the warehouse has as much waiting as it may",
@@ -248,6 +259,8 @@ impl Problem {
             | Problem::Expired
             | Problem::MethodNotAllowed(_)
             | Problem::ReferenceConflict
+            | Problem::LetterSettled
+            | Problem::NotPossible(_)
             | Problem::KeyReused
             | Problem::TooLarge(_)
             | Problem::UnsupportedMediaType(_)

@@ -1,5 +1,6 @@
 //! `/v1/status`: one transaction now, then, or when it changes; and many at once.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -189,7 +190,10 @@ pub(crate) fn document<'a>(
         facts: &transaction.facts,
         cartons,
     };
-    let mut document = status::document(&source, version).ok_or(Problem::VersionNotFound)?;
+    // A fold sees one transaction alone: facts that contradict each other are its own trouble.
+    let folded = catch_unwind(AssertUnwindSafe(|| status::document(&source, version)));
+    let folded = folded.map_err(|_| Problem::Internal)?;
+    let mut document = folded.ok_or(Problem::VersionNotFound)?;
     if version.is_none() {
         // No part of a version: only the newest has one, and it moves while the version stays.
         let snapshot = state.engine.snapshot(transaction.id.home());
@@ -237,7 +241,7 @@ pub(crate) async fn query(
             }
             Ok(Lookup::Expired(_)) => Err(Problem::Expired),
             // What concerns one id is its item's; a store that cannot be read is everybody's.
-            Err(problem @ Problem::NotFound) => Err(problem),
+            Err(problem @ (Problem::NotFound | Problem::Internal)) => Err(problem),
             Err(problem) => return Err(problem),
         });
     }

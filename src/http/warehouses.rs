@@ -74,8 +74,7 @@ fn view<'a>(state: &State, warehouse: &'a WarehouseOptions) -> Warehouse<'a> {
             lead_p90_ms: snapshot.pace.lead_p90.as_millis(),
             calibrated: snapshot.pace.calibrated,
         },
-        // Nothing pauses a warehouse.
-        paused: false,
+        paused: snapshot.paused,
         dead_letters: None,
     }
 }
@@ -100,9 +99,14 @@ pub(crate) async fn get(
 ) -> Result<HttpResponse, Problem> {
     Params::read(&request, &[])?;
     let warehouse = enter(&state, &call, &code)?;
+    show(&state, warehouse).await
+}
+
+/// One warehouse, with what was ever kept aside there.
+pub(crate) async fn show(state: &State, warehouse: &WarehouseOptions) -> Result<HttpResponse, Problem> {
     let dead_letters = state.engine.store().dead_letters_total(warehouse.partition).await;
     let dead_letters = Some(dead_letters.map_err(|e| unreadable(&e))?);
-    ok_json(&Warehouse { dead_letters, ..view(&state, warehouse) })
+    ok_json(&Warehouse { dead_letters, ..view(state, warehouse) })
 }
 
 /// The warehouse of this code, for a caller that may act there.

@@ -11,6 +11,7 @@ mod idempotency;
 mod killed;
 mod life;
 mod northwind;
+mod operators;
 mod reading;
 mod scarce;
 mod server;

@@ -70,6 +70,24 @@ impl TestServer {
         fs::read_to_string(log_path(self.dir.path(), self.starts - 1)).unwrap_or_default()
     }
 
+    /// From here on whoever works the order of this reference panics, or the whole process aborts.
+    pub(crate) fn poison(&self, how: &str, reference: &str) {
+        // Renamed into place, so that nobody reads half of it.
+        let next = self.dir.path().join("poison.next");
+        fs::write(&next, format!("{how} {reference}")).expect("the file that poisons");
+        fs::rename(next, self.dir.path().join(POISON)).expect("the file that poisons");
+    }
+
+    /// The order is healthy again.
+    pub(crate) fn heal(&self) {
+        fs::remove_file(self.dir.path().join(POISON)).expect("the file that poisons");
+    }
+
+    /// True once the process has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child's state").is_some()
+    }
+
     /// Kills the process without warning (SIGKILL) and waits for its end.
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
@@ -151,12 +169,17 @@ pub(crate) fn wait_bounded(child: &mut Child, bound: Duration) -> ExitStatus {
     }
 }
 
+/// The file that poisons an order.
+const POISON: &str = "poison";
+
 fn log_path(dir: &Path, start: usize) -> PathBuf {
     dir.join(format!("stderr-{start}.log"))
 }
 
 fn spawn(dir: &Path, sets: &[String], start: usize) -> (Child, String) {
     let mut command = wavegate();
+    // No file, no fault: see `TestServer::poison`.
+    command.env("WAVEGATE_TEST_POISON", dir.join(POISON));
     command.current_dir(dir).arg("serve").args(["--set", "http.listen=127.0.0.1:0"]);
     for set in sets {
         command.args(["--set", set]);

@@ -2,6 +2,7 @@
 //! them. All of it is derived: a restart folds it again from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::domain::command::{Command, Priority};
@@ -83,14 +84,34 @@ pub(crate) struct Book {
     pub(crate) pace: Pace,
 }
 
-/// A stored transaction is not what its kind needs to be.
+/// A stored transaction cannot be folded.
 #[derive(Debug, thiserror::Error)]
-#[error("transaction {0} does not begin with an acceptance")]
-pub(crate) struct Unfounded(TransactionId);
+pub(crate) enum Unfoldable {
+    #[error("it does not begin with an acceptance")]
+    Unfounded,
+    #[error("its facts contradict each other: {0}")]
+    Contradictory(String),
+}
+
+/// What an owner found and cannot hold: to be put away with its first turn.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    pub(crate) transactions: Vec<(TransactionId, String)>,
+    pub(crate) waves: Vec<(WaveId, String)>,
+}
 
 impl OpenOrder {
     /// Folds a stored order; `None` for other kinds.
-    pub(crate) fn fold(stored: &StoredTransaction) -> Result<Option<OpenOrder>, Unfounded> {
+    pub(crate) fn fold(stored: &StoredTransaction) -> Result<Option<OpenOrder>, Unfoldable> {
+        // A fold sees nothing but its own order, so a panic in it leaves nothing half done.
+        catch_unwind(AssertUnwindSafe(|| OpenOrder::folded(stored))).unwrap_or_else(|panic| {
+            let words = panic.downcast_ref::<String>().cloned();
+            let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned()));
+            Err(Unfoldable::Contradictory(words.unwrap_or_default()))
+        })
+    }
+
+    fn folded(stored: &StoredTransaction) -> Result<Option<OpenOrder>, Unfoldable> {
         let Command::Order(command) = &stored.command else { return Ok(None) };
         let (Accepted { correlation, trace }, at) = accepted(stored)?;
         let mut order = Order::new(stored.id, command, at);
@@ -113,7 +134,7 @@ impl OpenOrder {
 }
 
 impl OpenManifest {
-    fn fold(stored: &StoredTransaction) -> Option<OpenManifest> {
+    pub(crate) fn fold(stored: &StoredTransaction) -> Option<OpenManifest> {
         let Command::Manifest(command) = &stored.command else { return None };
         let mut manifest = Manifest::default();
         let mut closed_at = Timestamp::default();
@@ -134,22 +155,28 @@ impl OpenManifest {
     }
 }
 
-fn accepted(stored: &StoredTransaction) -> Result<(Accepted, Timestamp), Unfounded> {
+fn accepted(stored: &StoredTransaction) -> Result<(Accepted, Timestamp), Unfoldable> {
     match stored.facts.first().map(|r| (&r.fact, r.at)) {
         Some((Fact::Accepted(accepted), at)) => Ok((accepted.clone(), at)),
-        Some(_) | None => Err(Unfounded(stored.id)),
+        Some(_) | None => Err(Unfoldable::Unfounded),
     }
 }
 
 impl Book {
-    /// Folds everything that is open.
-    pub(crate) fn restore(image: &PartitionImage, waits: Waits) -> Result<Book, Unfounded> {
+    /// Folds everything that is open, and says what cannot be held.
+    pub(crate) fn restore(image: &PartitionImage, waits: Waits) -> (Book, Aside) {
         let mut book = Book { waits, ..Book::default() };
+        let mut aside =
+            Aside { transactions: image.unreadable.clone(), waves: image.unreadable_waves.clone() };
         for stored in &image.open {
-            if let Some(order) = OpenOrder::fold(stored)? {
-                book.insert(order);
-            } else if let Some(manifest) = OpenManifest::fold(stored) {
-                book.manifests.insert(stored.id, manifest);
+            match OpenOrder::fold(stored) {
+                Ok(Some(order)) => book.insert(order),
+                Ok(None) => {
+                    if let Some(manifest) = OpenManifest::fold(stored) {
+                        book.manifests.insert(stored.id, manifest);
+                    }
+                }
+                Err(why) => aside.transactions.push((stored.id, why.to_string())),
             }
         }
         let placed: Vec<_> =
@@ -162,7 +189,7 @@ impl Book {
         for StoredWave { id, releases } in &image.waves {
             book.wave_out(*id, releases.clone());
         }
-        Ok(book)
+        (book, aside)
     }
 
     /// A wave is out; its releases wait for an answer.
@@ -207,9 +234,14 @@ impl Book {
             .collect()
     }
 
-    /// When the first of its releases has been silent for too long. A release that waits for its
-    /// wave's answer counts too: it is looked at in vain once, and then again.
+    /// When the first of its releases has been silent for too long; never while it is kept aside. A
+    /// release that waits for its wave's answer counts too: it is looked at in vain once, and then
+    /// again.
     fn silent_at(&self, open: &OpenOrder) -> Timestamp {
+        if open.order.is_aside() {
+            return Timestamp::NEVER;
+        }
+
         let heard = open.order.unsettled().map(|(_, heard)| heard.max(open.asked_at)).min();
         heard.map_or(Timestamp::NEVER, |at| at.after(self.waits.silent_after))
     }
@@ -235,7 +267,7 @@ impl Book {
             deadline: order.order.deadline(self.waits.backorder_max).min(self.silent_at(&order)),
             ready: order.order.ready_for_wave(),
             credits: order.order.credits_used(),
-            asking: order.order.cancel_requested(),
+            asking: order.order.cancel_requested() && !order.order.is_aside(),
             loading: order.order.loadable().next().is_some(),
         };
         if now.deadline < Timestamp::NEVER {
@@ -290,6 +322,11 @@ impl Book {
     /// Orders whose deadline is past, at most `max`.
     pub(crate) fn due(&self, now: Timestamp, max: usize) -> Vec<TransactionId> {
         self.deadlines.iter().take_while(|(at, _)| *at <= now).take(max).map(|(_, id)| *id).collect()
+    }
+
+    /// True when the order's deadline is past.
+    pub(crate) fn is_due(&self, id: TransactionId, now: Timestamp) -> bool {
+        self.indexed.get(&id).is_some_and(|indexed| indexed.deadline <= now)
     }
 
     /// The earliest deadline, or never.

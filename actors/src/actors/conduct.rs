@@ -5,21 +5,25 @@
 
 use std::collections::BTreeSet;
 
-use super::book::{Book, Unfounded};
+use super::book::{Aside, Book};
+use super::careful;
 use super::gate::{AskError, Door};
 use super::inventory::Inventory;
 use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::options::Snapshot;
 use super::site::Site;
-use super::turn::{Decided, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out};
+use super::turn::{
+    Conviction, Decided, Scope, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out,
+};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
-use crate::domain::ids::{ReleaseId, TransactionId};
+use crate::domain::ids::{ReleaseId, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{
-    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
+    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError, Settled,
     StoredTransaction,
 };
+use crate::ports::trouble::Trouble;
 use crate::ports::wms::Presented;
 
 /// Inputs of a turn, over all lanes: a turn's decisions stay within about a millisecond.
@@ -41,8 +45,6 @@ pub(crate) enum TurnError {
     Read(#[from] ReadError),
     #[error("the turn could not be committed")]
     Commit(#[from] CommitError),
-    #[error(transparent)]
-    Unfounded(#[from] Unfounded),
 }
 
 /// The doors to the tree's other actors.
@@ -57,46 +59,103 @@ pub(crate) struct Tree {
 pub(crate) struct Hand {
     pub(crate) book: Book,
     pub(crate) standing: Standing,
+    /// What is remembered of deaths; clear from the first committed turn.
+    pub(super) trouble: Trouble,
+    /// What was found at the start and cannot be held.
+    aside: Aside,
     /// False until everything that the folds owe was performed once.
     begun: bool,
     /// True when the last turn found more than it could take.
     pub(crate) more: bool,
 }
 
+impl TurnError {
+    /// True when the store is the reason, and not what was worked.
+    pub(crate) fn is_the_stores(&self) -> bool {
+        match self {
+            TurnError::Ask(_) => false,
+            TurnError::Read(_) | TurnError::Commit(_) => true,
+        }
+    }
+}
+
 impl Hand {
     /// A book that was just restored: all that it owes is still to be performed.
-    pub(crate) fn new(book: Book) -> Hand {
+    pub(crate) fn new(book: Book, aside: Aside, trouble: Trouble) -> Hand {
         let standing = Standing { closes_at: Timestamp::NEVER, serials_left: 0 };
-        Hand { book, standing, begun: false, more: false }
+        Hand { book, standing, trouble, aside, begun: false, more: false }
     }
+}
+
+/// What a turn works.
+pub(super) struct Input {
+    pub(super) answers: Vec<Answer>,
+    pub(super) found: Found,
+    pub(super) scope: Scope,
+    /// What died too often, and how often: it is kept aside instead of being worked.
+    pub(super) convicted: Option<(Conviction, u32)>,
 }
 
 /// One turn.
 pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) -> Result<Hand, TurnError> {
     if !hand.begun {
-        // The same `owes` as after a commit, of everything: there is no other recovery code.
-        let all: Vec<TransactionId> = hand.book.orders().map(|o| o.order.id).collect();
-        let waves: Vec<TransactionId> = hand.book.waves().keys().copied().collect();
-        let manifests: Vec<TransactionId> = hand.book.manifests.keys().copied().collect();
         site.wms.present(presented(&hand.book));
-        let owing = Owing { orders: all, waves, manifests, silent: Vec::new() };
-        hand.standing = perform(&site, &tree, &hand.book, owing).await?;
+        if hand.trouble.is_grave() {
+            careful::begin(&site, fence, &tree, &mut hand).await?;
+        } else {
+            // The same `owes` as after a commit, of everything: there is no other recovery code.
+            let all: Vec<TransactionId> = hand.book.orders().map(|o| o.order.id).collect();
+            let waves: Vec<TransactionId> = hand.book.waves().keys().copied().collect();
+            let manifests: Vec<TransactionId> = hand.book.manifests.keys().copied().collect();
+            let owing = Owing { orders: all, waves, manifests, ..Owing::default() };
+            hand.standing = perform(&site, &tree, &hand.book, owing).await?;
+        }
         hand.begun = true;
     }
     let answers = tree.wms.ask(Collect).await?;
-    let gathered = gather(&site, fence, &hand.book).await?;
+    let found = gather(&site, fence, &hand.book).await?;
     site.strike(FaultPoint::PipelineGathered);
-    let pulled = count(Lane::Work, &gathered.lanes.entries) as u64;
-    let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.oldest);
-    hand.more = gathered.more;
-    let Decided { writes, touched, silent } = decide(&site, &tree, &mut hand, answers, gathered).await?;
-    let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).collect();
-    let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).collect();
+    let pulled = count(Lane::Work, &found.lanes.entries) as u64;
+    let backlog = (found.lanes.backlog - pulled, found.lanes.oldest);
+    let paused = found.lanes.paused;
+    hand.more = found.more;
+    let input = Input { answers, found, scope: Scope::Full, convicted: None };
+    let wake_at = work(&site, fence, &tree, &mut hand, input).await?;
+    // What this turn settled lets in what still stands in the work lane.
+    let free =
+        (site.warehouse.credits as usize).saturating_sub(hand.book.credits_used() + hand.book.ready_len());
+    hand.more |= free > 0 && backlog.0 > 0 && !paused;
+    publish(&site, &hand, backlog, wake_at, paused);
+    Ok(hand)
+}
+
+/// Decides about the input, commits, and performs what is owed once that is durable. Answers when
+/// the partition must be awake next.
+pub(super) async fn work(
+    site: &Site,
+    fence: Fence,
+    tree: &Tree,
+    hand: &mut Hand,
+    input: Input,
+) -> Result<Timestamp, TurnError> {
+    let scope = input.scope;
+    let Decided { mut writes, touched, silent, resend, dropped, reload } =
+        decide(site, tree, hand, input).await?;
+    let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).chain(resend).collect();
+    let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).chain(reload).collect();
     // Cancellations wait for their wave's answer: with it they are owed.
     let answered = !writes.answered.is_empty();
+    // What was redriven stands in its lane again.
+    let again = writes.settled.iter().any(|(_, how)| *how == Settled::Redriven);
     let wake_at = writes.wake_at;
+    if scope == Scope::Full && !hand.trouble.is_clear() {
+        writes.trouble = Some(Trouble::default());
+    }
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;
+    }
+    if scope == Scope::Full {
+        hand.trouble = Trouble::default();
     }
     site.strike(FaultPoint::PipelineDurable);
     if site.token.is_cancelled() {
@@ -105,34 +164,53 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     for id in &touched {
         site.node.waiters.wake(*id);
     }
-    let orders: Vec<TransactionId> = match answered {
-        true => hand.book.asking().chain(touched).collect(),
-        false => touched.into_iter().collect(),
+    let orders: Vec<TransactionId> = match (scope, answered) {
+        (Scope::Full, true) => hand.book.asking().chain(touched).collect(),
+        (Scope::Full, false) | (Scope::Entry | Scope::Open(_), _) => touched.into_iter().collect(),
     };
-    hand.standing = perform(&site, &tree, &hand.book, Owing { orders, waves, manifests, silent }).await?;
-    // What this turn settled lets in what still stands in the work lane.
-    let free =
-        (site.warehouse.credits as usize).saturating_sub(hand.book.credits_used() + hand.book.ready_len());
-    hand.more |= free > 0 && backlog.0 > 0;
-    publish(&site, &hand, backlog, wake_at);
-    Ok(hand)
+    let owing = Owing { orders, waves, manifests, silent, dropped };
+    hand.standing = perform(site, tree, &hand.book, owing).await?;
+    hand.more |= again;
+    Ok(wake_at)
 }
 
 /// What a turn found.
-struct Found {
-    lanes: Gathered,
+pub(super) struct Found {
+    pub(super) lanes: Gathered,
     /// Orders and manifests that control entries are about and the book does not hold.
     subjects: Vec<StoredTransaction>,
+    /// Those of them that cannot be read, and why.
+    unreadable: Vec<(TransactionId, String)>,
     more: bool,
 }
 
-async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnError> {
+impl Found {
+    /// Nothing but what the turn's scope brings.
+    pub(super) fn nothing(paused: bool) -> Found {
+        let lanes = Gathered { paused, ..Gathered::default() };
+        Found { lanes, subjects: Vec::new(), unreadable: Vec::new(), more: false }
+    }
+}
+
+/// Gathers a turn's inputs.
+pub(super) async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnError> {
     let credits = site.warehouse.credits as usize;
     let free = credits.saturating_sub(book.credits_used() + book.ready_len());
     let limits = GatherLimits { control: CONTROL_MAX, stock: STOCK_MAX, work: free.min(INPUTS_MAX) };
     let mut lanes = site.node.store.gather(fence, limits).await?;
     let more = cut(&mut lanes, limits);
-    let mut subjects = Vec::new();
+    look_up(site, fence, book, lanes, more).await
+}
+
+/// Reads what the entries are about and the book does not hold.
+pub(super) async fn look_up(
+    site: &Site,
+    fence: Fence,
+    book: &Book,
+    lanes: Gathered,
+    more: bool,
+) -> Result<Found, TurnError> {
+    let (mut unreadable, mut subjects) = (Vec::new(), Vec::new());
     let here: BTreeSet<TransactionId> = lanes
         .entries
         .iter()
@@ -149,11 +227,15 @@ async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnErr
         if known || id.home() != fence.partition {
             continue;
         }
-        if let Some(Lookup::Live(stored)) = site.node.store.transaction(id).await? {
-            subjects.push(*stored);
+        match site.node.store.transaction(id).await {
+            Ok(Some(Lookup::Live(stored))) => subjects.push(*stored),
+            Ok(Some(Lookup::Expired(_)) | None) => {}
+            // What is said about it is kept aside; it must not keep the rest from being worked.
+            Err(ReadError::Corrupt { what, source }) => unreadable.push((id, format!("{what}: {source}"))),
+            Err(e @ ReadError::Unavailable(_)) => return Err(e.into()),
         }
     }
-    Ok(Found { lanes, subjects, more })
+    Ok(Found { lanes, subjects, unreadable, more })
 }
 
 fn count(lane: Lane, entries: &[LaneEntry]) -> usize {
@@ -170,22 +252,27 @@ fn cut(lanes: &mut Gathered, limits: GatherLimits) -> bool {
     full
 }
 
-async fn decide(
-    site: &Site,
-    tree: &Tree,
-    hand: &mut Hand,
-    answers: Vec<Answer>,
-    found: Found,
-) -> Result<Decided, TurnError> {
+async fn decide(site: &Site, tree: &Tree, hand: &mut Hand, input: Input) -> Result<Decided, TurnError> {
+    let Input { answers, found, scope, convicted } = input;
     let now = site.node.now();
+    let paused = found.lanes.paused;
     let serials: usize = found.lanes.entries.iter().map(cartons_in).sum::<usize>()
         + answers.iter().map(cartons_of_answer).sum::<usize>();
     let block = lease(site, hand.standing.serials_left, serials).await?;
-    let manifests = tree.manifester.ask(ManifestTurn { now, serials, block }).await?;
-    let mut turn = Turn::new(site, now, &mut hand.book, manifests.serials);
+    // Manifests that are due concern many orders: they are no part of working one thing alone.
+    let closing = if scope == Scope::Full { now } else { Timestamp(-1) };
+    let manifests = tree.manifester.ask(ManifestTurn { now: closing, serials, block }).await?;
+    let aside = if scope == Scope::Full { std::mem::take(&mut hand.aside) } else { Aside::default() };
+    let mut turn = Turn::new(site, now, scope, &mut hand.book, manifests.serials);
+    turn.unreadable.extend(found.unreadable);
+    aside.transactions.into_iter().for_each(|(id, why)| turn.put_away(id, why));
+    aside.waves.into_iter().for_each(|(id, why)| turn.put_wave_away(id, why, &[]));
+    if let Some((convicted, deaths)) = convicted {
+        turn.convict(convicted, deaths);
+    }
     let (mut control, mut stock, mut work) = (Vec::new(), Vec::new(), Vec::new());
     for stored in &found.subjects {
-        turn.visit(stored)?;
+        turn.visit(stored);
     }
     for entry in found.lanes.entries {
         match entry.lane {
@@ -193,10 +280,10 @@ async fn decide(
             Lane::Stock => stock.push(entry),
             Lane::Work => match entry.item {
                 LaneItem::Transaction(stored) => {
-                    turn.visit(&stored)?;
+                    turn.visit(&stored);
                     work.push((entry.n, stored.id));
                 }
-                item @ (LaneItem::Report(_) | LaneItem::Undecodable(_)) => {
+                item @ (LaneItem::Report(_) | LaneItem::Instruction(..) | LaneItem::Undecodable(..)) => {
                     stock.push(LaneEntry { item, ..entry })
                 }
             },
@@ -213,13 +300,14 @@ async fn decide(
         let answer = tree.inventory.ask(stock_turn).await?;
         turn.placed(answer);
     }
-    let releasable = turn.releasable();
+    let releasable = turn.releasable(paused);
     if !releasable.is_empty() {
         let waves = tree.wms.ask(Plan(releasable)).await?;
         turn.release(waves);
     }
     let mut decided = turn.finish();
-    decided.writes.wake_at = if hand.book.owes() { Timestamp(0) } else { hand.book.next_deadline() };
+    let rests = scope == Scope::Full && !hand.book.owes();
+    decided.writes.wake_at = if rests { hand.book.next_deadline() } else { Timestamp(0) };
     Ok(decided)
 }
 
@@ -235,28 +323,42 @@ async fn lease(site: &Site, left: u64, wanted: usize) -> Result<Option<(u64, u64
 }
 
 /// Who may owe the world something.
-struct Owing {
-    orders: Vec<TransactionId>,
-    waves: Vec<TransactionId>,
-    manifests: Vec<TransactionId>,
+#[derive(Default)]
+pub(super) struct Owing {
+    pub(super) orders: Vec<TransactionId>,
+    pub(super) waves: Vec<TransactionId>,
+    pub(super) manifests: Vec<TransactionId>,
     /// Releases to ask the WMS for.
-    silent: Vec<ReleaseId>,
+    pub(super) silent: Vec<ReleaseId>,
+    /// Waves that are not to be sent any more.
+    pub(super) dropped: Vec<WaveId>,
 }
 
 /// Performs what these orders, waves and manifests owe the world. The token is looked at first:
 /// a tree that was dropped does nothing any more.
-async fn perform(site: &Site, tree: &Tree, book: &Book, owing: Owing) -> Result<Standing, TurnError> {
+pub(super) async fn perform(
+    site: &Site,
+    tree: &Tree,
+    book: &Book,
+    owing: Owing,
+) -> Result<Standing, TurnError> {
     if site.token.is_cancelled() {
         return Err(TurnError::Ask(AskError::Gone));
     }
-    let mut owed = Perform { silent: owing.silent, ..Perform::default() };
+    let mut owed = Perform { silent: owing.silent, dropped: owing.dropped, ..Perform::default() };
     let mut load = Vec::new();
-    for open in owing.orders.iter().filter_map(|id| book.order(*id)) {
+    for open in owing.orders.iter().filter_map(|id| book.order(*id)).filter(|o| !o.order.is_aside()) {
+        site.node.faults.work(open.reference.as_str());
         load.extend(loadable(open));
         owed.questions.extend(open.order.questions().filter(|q| !book.is_unanswered(q.release)));
     }
     for (id, releases) in owing.waves.iter().filter_map(|id| book.waves().get_key_value(id)) {
-        owed.waves.push(wave_out(site, book, *id, releases));
+        let wave = wave_out(site, book, *id, releases);
+        let aside = || releases.iter().any(|r| book.order(r.order).is_some_and(|o| o.order.is_aside()));
+        // An order that is kept aside is not sent, nor a wave of nothing else.
+        if !(wave.orders.is_empty() && aside()) {
+            owed.waves.push(wave);
+        }
     }
     for (id, open) in owing.manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
         if open.manifest.owes_loading() {
@@ -284,7 +386,13 @@ fn presented(book: &Book) -> Vec<Presented> {
         .collect()
 }
 
-fn publish(site: &Site, hand: &Hand, (backlog, oldest): (u64, Option<Timestamp>), wake_at: Timestamp) {
+fn publish(
+    site: &Site,
+    hand: &Hand,
+    (backlog, oldest): (u64, Option<Timestamp>),
+    wake_at: Timestamp,
+    paused: bool,
+) {
     let now = site.node.now();
     let snapshot = Snapshot {
         backlog,
@@ -292,6 +400,7 @@ fn publish(site: &Site, hand: &Hand, (backlog, oldest): (u64, Option<Timestamp>)
         unreleased: hand.book.ready_len() as u64,
         credits_used: u32::try_from(hand.book.credits_used()).unwrap_or(u32::MAX),
         pace: hand.book.pace.report(now),
+        paused,
     };
     site.desk.publish(snapshot, wake_at, now);
 }

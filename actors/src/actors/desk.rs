@@ -35,6 +35,8 @@ pub(crate) struct Desk {
     pipeline: Mutex<Option<Recipient<Nudge>>>,
     house: Mutex<Option<Recipient<Wake>>>,
     snapshot: RwLock<Snapshot>,
+    /// The last tree ended for a reason that is not what it had in hand.
+    excused: AtomicBool,
 }
 
 impl Desk {
@@ -49,6 +51,7 @@ impl Desk {
             pipeline: Mutex::new(None),
             house: Mutex::new(None),
             snapshot: RwLock::new(Snapshot::default()),
+            excused: AtomicBool::new(false),
         }
     }
 
@@ -144,6 +147,21 @@ impl Desk {
         if wake_at <= now {
             self.missed.store(MISSED_MAX, SeqCst);
         }
+    }
+
+    /// The tree ends because of the store, not of what it works.
+    pub(crate) fn excuse(&self) {
+        self.excused.store(true, SeqCst);
+    }
+
+    /// Whether the tree before this one is excused; asked once by each.
+    pub(crate) fn take_excuse(&self) -> bool {
+        self.excused.swap(false, SeqCst)
+    }
+
+    /// Says what is known of a pause before the owner does.
+    pub(crate) fn paused_is(&self, paused: bool) {
+        self.snapshot.write().paused = paused;
     }
 
     /// What the owner last published.

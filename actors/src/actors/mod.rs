@@ -10,6 +10,7 @@
 //! ```
 
 pub(crate) mod book;
+pub(crate) mod careful;
 pub(crate) mod conduct;
 pub(crate) mod desk;
 pub(crate) mod gate;
@@ -17,6 +18,7 @@ pub(crate) mod home;
 pub(crate) mod house;
 pub(crate) mod ingestion;
 pub(crate) mod inventory;
+pub(crate) mod letters;
 pub(crate) mod manifester;
 pub(crate) mod options;
 pub(crate) mod pipeline;

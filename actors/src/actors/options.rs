@@ -99,4 +99,6 @@ pub struct Snapshot {
     pub credits_used: u32,
     /// Measured pace.
     pub pace: PaceReport,
+    /// True while nothing is pulled or released.
+    pub paused: bool,
 }

@@ -7,7 +7,6 @@
 use actix::prelude::*;
 use std::time::Duration;
 
-use super::book::Book;
 use super::conduct::{Hand, Tree, TurnError, run};
 use super::desk::Nudge;
 use super::site::Site;
@@ -28,8 +27,8 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(crate) fn new(site: Site, fence: Fence, tree: Tree, book: Book, tripwire: Tripwire) -> Pipeline {
-        let hand = Some(Hand::new(book));
+    pub(crate) fn new(site: Site, fence: Fence, tree: Tree, hand: Hand, tripwire: Tripwire) -> Pipeline {
+        let hand = Some(hand);
         Pipeline { site, fence, tree, hand, again: false, alarm: None, _tripwire: tripwire }
     }
 
@@ -69,6 +68,9 @@ impl Pipeline {
             }
             Err(why) => {
                 let source = std::error::Error::source(&why).map(ToString::to_string);
+                if why.is_the_stores() {
+                    self.site.desk.excuse();
+                }
                 tracing::warn!(warehouse = %self.site.warehouse.code, %why, source, "a turn failed: the tree is dropped and rebuilt from the store");
                 ctx.stop();
             }

@@ -4,8 +4,9 @@
 use actix::prelude::*;
 use std::time::Duration;
 
-use super::book::{Book, Unfounded, Waits};
-use super::conduct::Tree;
+use super::book::{Book, Waits};
+use super::careful;
+use super::conduct::{Hand, Tree};
 use super::gate::Door;
 use super::home::Home;
 use super::inventory::Inventory;
@@ -38,8 +39,6 @@ enum BeginError {
     Take(#[from] CommitError),
     #[error("the partition could not be read")]
     Load(#[from] ReadError),
-    #[error(transparent)]
-    Unfounded(#[from] Unfounded),
     #[error("the store did not hand over the partition in time")]
     Late,
 }
@@ -59,19 +58,14 @@ impl Warehouse {
         Warehouse { site, home, epoch: 0, pipeline: None, tree: None, _tripwire: tripwire }
     }
 
-    fn begin(
-        &mut self,
-        fence: Fence,
-        image: &PartitionImage,
-        ctx: &mut Context<Self>,
-    ) -> Result<(), Unfounded> {
+    fn begin(&mut self, fence: Fence, image: &PartitionImage, ctx: &mut Context<Self>) {
         let rules = &self.site.node.rules;
         let waits = Waits {
             backorder_max: rules.backorder_max_wait,
             give_up_after: rules.wms_give_up_after,
             silent_after: rules.wms_silent_after,
         };
-        let book = Book::restore(image, waits)?;
+        let (book, aside) = Book::restore(image, waits);
         let mut ledger = Ledger::new(image.positions.iter().cloned());
         for open in book.orders() {
             ledger.remember(open.client, open.order.waiting());
@@ -86,10 +80,10 @@ impl Warehouse {
             manifester: Door::new(manifester, CHILD_GATE),
         };
         self.tree = Some(tree.clone());
-        let start = move |site, wire| Pipeline::new(site, fence, tree, book, wire);
+        let hand = Hand::new(book, aside, image.trouble.clone());
+        let start = move |site, wire| Pipeline::new(site, fence, tree, hand, wire);
         self.pipeline = Some(self.child(ctx, "pipeline", start));
         tracing::info!(warehouse = %self.site.warehouse.code, epoch = fence.epoch, open = image.open.len(), "the warehouse's tree runs");
-        Ok(())
     }
 
     /// Starts a child with a wire that reports its end, whatever the cause.
@@ -111,7 +105,15 @@ async fn take(site: Site, nonce: u64) -> Result<(Fence, PartitionImage), BeginEr
         let image = site.node.store.load(fence).await?;
         Ok((fence, image))
     };
-    tokio::time::timeout(TAKE_WITHIN, taking).await.unwrap_or(Err(BeginError::Late))
+    let taken = tokio::time::timeout(TAKE_WITHIN, taking).await.unwrap_or(Err(BeginError::Late));
+    let (fence, mut image) = taken?;
+    if site.desk.take_excuse() {
+        image.trouble.excuse();
+    }
+    if image.trouble.is_grave() {
+        careful::try_folds(&site, fence, &mut image).await?;
+    }
+    Ok((fence, image))
 }
 
 impl Actor for Warehouse {
@@ -123,8 +125,9 @@ impl Actor for Warehouse {
         ctx.spawn(async move { token.cancelled().await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
         let taking = take(self.site.clone(), self.site.node.entropy.next());
         ctx.spawn(taking.into_actor(self).map(|taken, warehouse, ctx| {
-            let begun = taken.and_then(|(fence, image)| Ok(warehouse.begin(fence, &image, ctx)?));
+            let begun = taken.map(|(fence, image)| warehouse.begin(fence, &image, ctx));
             if let Err(why) = begun {
+                warehouse.site.desk.excuse();
                 let source = std::error::Error::source(&why).map(ToString::to_string);
                 tracing::error!(warehouse = %warehouse.site.warehouse.code, %why, source, "the warehouse's tree cannot begin");
                 ctx.stop();

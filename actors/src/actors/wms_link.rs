@@ -43,12 +43,15 @@ pub(crate) struct Perform {
     pub(crate) manifests: Vec<ManifestOut>,
     /// Releases that have been silent for too long.
     pub(crate) silent: Vec<ReleaseId>,
+    /// Waves that are not to be sent any more; one under way cannot be called back.
+    pub(crate) dropped: Vec<WaveId>,
 }
 
 impl Perform {
     pub(crate) fn is_empty(&self) -> bool {
-        let Perform { waves, questions, manifests, silent } = self;
-        waves.is_empty() && questions.is_empty() && manifests.is_empty() && silent.is_empty()
+        let Perform { waves, questions, manifests, silent, dropped } = self;
+        let nothing_to_ask = questions.is_empty() && silent.is_empty() && dropped.is_empty();
+        nothing_to_ask && waves.is_empty() && manifests.is_empty()
     }
 }
 
@@ -253,7 +256,10 @@ impl Handler<Gated<Perform>> for WmsLink {
     type Result = MessageResult<Gated<Perform>>;
 
     fn handle(&mut self, gated: Gated<Perform>, ctx: &mut Self::Context) -> Self::Result {
-        let Perform { waves, questions, manifests, silent } = gated.message;
+        let Perform { waves, questions, manifests, silent, dropped } = gated.message;
+        for wave in dropped {
+            self.waiting.remove(&CallId::Wave(wave));
+        }
         for wave in waves {
             self.owe(CallId::Wave(wave.id), Call::Wave(wave));
         }

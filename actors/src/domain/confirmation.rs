@@ -20,6 +20,17 @@ pub struct Confirmation {
     pub report: Report,
 }
 
+impl Confirmation {
+    /// The order or the manifest that it is about.
+    #[must_use]
+    pub fn about(&self) -> TransactionId {
+        match &self.report {
+            Report::Release { release, step: _ } => release.order,
+            Report::Departed { manifest } => *manifest,
+        }
+    }
+}
+
 /// What is reported, and of what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {

@@ -171,6 +171,8 @@ pub enum OrderFact {
         /// Its cartons that left.
         cartons: SmallVec<[Sscc; 2]>,
     },
+    /// An operator gives the order up: what is open of it and in no carton will not be shipped.
+    GivenUp,
 }
 
 /// A carton as it was packed.
@@ -222,6 +224,10 @@ pub enum FailedCause {
     WmsRejected,
     /// The WMS has not answered for longer than `wms.give_up_after`.
     WmsUnreachable,
+    /// It killed the warehouse's tree again and again.
+    Crashed,
+    /// It has as many facts or releases as an order may have.
+    TooLong,
 }
 
 /// The exceptions a client can find in a status document.
@@ -239,6 +245,8 @@ pub enum ExceptionCode {
     BackorderExpired,
     /// The WMS has not answered for too long.
     WmsUnreachable,
+    /// The order could not be worked without crashing, or without end.
+    CrashedPipeline,
 }
 
 impl ExceptionCode {
@@ -252,6 +260,7 @@ impl ExceptionCode {
             ExceptionCode::WmsRejected => "wms_rejected",
             ExceptionCode::BackorderExpired => "backorder_expired",
             ExceptionCode::WmsUnreachable => "wms_unreachable",
+            ExceptionCode::CrashedPipeline => "crashed_pipeline",
         }
     }
 }

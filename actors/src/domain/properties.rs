@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use super::command::{AdjustmentReason, Allocation, Change, OrderCommand, OrderLine, Priority};
 use super::confirmation::{PackedCarton, ReleaseReport};
-use super::fact::{LineUnits, MoveFact, OrderFact, Units};
+use super::fact::{FailedCause, LineUnits, MoveFact, OrderFact, Units};
 use super::ids::{ClientNo, PartitionId, Sku, TransactionId};
 use super::invariants;
 use super::order::{Booking, Order};
 use super::sscc::Sscc;
+use super::state::State;
 use super::stock::{Ledger, Placement};
 use super::time::Timestamp;
 
@@ -26,6 +27,9 @@ enum Input {
     CancelAnswer { order: usize, n: u16, cancelled: bool },
     Reject { order: usize, n: u16 },
     Expire { order: usize },
+    SetAside { order: usize },
+    Redrive { order: usize },
+    GiveUp { order: usize },
     Manifest,
     Depart,
 }
@@ -85,7 +89,10 @@ fn input(orders: usize) -> impl Strategy<Value = Input> {
         2 => (order.clone(), n.clone(), any::<bool>())
             .prop_map(|(order, n, cancelled)| Input::CancelAnswer { order, n, cancelled }),
         1 => (order.clone(), n).prop_map(|(order, n)| Input::Reject { order, n }),
-        1 => order.prop_map(|order| Input::Expire { order }),
+        1 => order.clone().prop_map(|order| Input::Expire { order }),
+        1 => order.clone().prop_map(|order| Input::SetAside { order }),
+        2 => order.clone().prop_map(|order| Input::Redrive { order }),
+        1 => order.prop_map(|order| Input::GiveUp { order }),
         2 => Just(Input::Manifest),
         2 => Just(Input::Depart),
     ]
@@ -118,6 +125,13 @@ impl Shop {
         self.ledger.remember(CLIENT, waiting);
         self.offer();
         if missing {
+            self.want(i);
+        }
+    }
+
+    /// An order that is kept aside wants nothing.
+    fn want(&mut self, i: usize) {
+        if !self.orders[i].1.is_aside() {
             let want = self.orders[i].1.want();
             if !want.needs.is_empty() {
                 let placement = self.ledger.reserve(CLIENT, want);
@@ -196,9 +210,46 @@ impl Shop {
                 let facts = order_.expire();
                 self.record(order, facts);
             }
+            Input::SetAside { order } => {
+                let Some((_, order_, _)) = self.orders.get(order) else { return };
+                let facts = order_.set_aside(FailedCause::Crashed);
+                self.record(order, facts);
+                let (_, aside, _) = &self.orders[order];
+                assert!(aside.is_done() || (aside.is_aside() && aside.state() == State::Failed));
+                assert!(aside.set_aside(FailedCause::Crashed).is_empty(), "it is aside once");
+                assert!(aside.questions().next().is_none() && aside.loadable().next().is_none());
+                assert!(!aside.ready_for_wave() && aside.waiting().needs.is_empty());
+            }
+            Input::Redrive { order } => {
+                let Some((_, order_, _)) = self.orders.get(order) else { return };
+                let facts = order_.redrive().expect("these orders are short");
+                assert_eq!(!facts.is_empty(), order_.is_failed());
+                let goes_on = !facts.is_empty();
+                self.record(order, facts);
+                assert!(!self.orders[order].1.is_failed());
+                if goes_on {
+                    self.want(order);
+                }
+            }
+            Input::GiveUp { order } => self.give_up(order),
             Input::Manifest => self.manifest(),
             Input::Depart => self.depart(),
         }
+    }
+
+    fn give_up(&mut self, i: usize) {
+        let Some((_, order, _)) = self.orders.get(i) else { return };
+        let failed = order.is_failed();
+        let Ok(facts) = order.give_up() else {
+            let packed = order.releases().iter().any(|r| r.cartons.iter().any(|c| !c.departed));
+            return assert!(failed && packed, "only cartons stand in the way");
+        };
+        self.record(i, facts);
+        let (_, order, _) = &self.orders[i];
+        if failed {
+            assert!(order.is_done() && order.footprint().iter().all(|f| f.reserved + f.backordered == 0));
+        }
+        assert_eq!(order.give_up(), Ok(vec![]), "a repeat means nothing");
     }
 
     fn shift(&mut self, sku: Sku, change: Change) {

@@ -113,8 +113,16 @@ impl Ledger {
         Ledger { positions: positions.into_iter().collect(), ..Ledger::default() }
     }
 
-    /// Puts an order back among those that wait, as it was before a restart. Changes no position.
+    /// Puts an order back among those that wait, as it was before a restart or before it was kept
+    /// aside. Changes no position; what is free now is offered by the next [`Ledger::offer`], for
+    /// nobody offered it while the order was away.
     pub fn remember(&mut self, client: ClientNo, want: Want) {
+        for need in &want.needs {
+            let key = (client, need.sku.clone());
+            if self.position(&key).available() > 0 {
+                self.freed.insert(key);
+            }
+        }
         if !want.needs.is_empty() {
             self.enqueue(client, want);
         }

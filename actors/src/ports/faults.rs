@@ -41,6 +41,12 @@ impl FaultPoint {
 pub trait Faults: Send + Sync + 'static {
     /// Called at each point; panics when the fault strikes. `partition` is `None` outside a tree.
     fn strike(&self, point: FaultPoint, partition: Option<PartitionId>);
+
+    /// Called when a tree is about to decide or perform something for the order of this reference;
+    /// panics, or ends the process, when the order is poisoned.
+    fn work(&self, reference: &str) {
+        let _healthy = reference;
+    }
 }
 
 /// Production: no fault ever strikes.
@@ -80,4 +86,40 @@ impl Faults for ArmedFaults {
             panic!("a fault strikes at {point:?}");
         }
     }
+}
+
+/// Poison by order, for tests of the whole process: a file says what happens to whoever works the
+/// order of a reference. Its text is `panic REFERENCE` or `abort REFERENCE`; no file, no fault.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub struct PoisonFile(std::path::PathBuf);
+
+#[cfg(feature = "testing")]
+impl PoisonFile {
+    /// The variable of the environment that names the file.
+    pub const VARIABLE: &str = "WAVEGATE_TEST_POISON";
+}
+
+#[cfg(feature = "testing")]
+impl Faults for PoisonFile {
+    fn strike(&self, _: FaultPoint, _: Option<PartitionId>) {}
+
+    fn work(&self, reference: &str) {
+        let Ok(text) = std::fs::read_to_string(&self.0) else { return };
+        match text.trim().split_once(' ') {
+            Some(("panic", poisoned)) if poisoned == reference => panic!("{reference} is poisoned"),
+            Some(("abort", poisoned)) if poisoned == reference => std::process::abort(),
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// The faults of a server: none, unless it is built for tests and a test says otherwise.
+#[must_use]
+pub fn of_process() -> std::sync::Arc<dyn Faults> {
+    #[cfg(feature = "testing")]
+    if let Some(path) = std::env::var_os(PoisonFile::VARIABLE) {
+        return std::sync::Arc::new(PoisonFile(path.into()));
+    }
+    std::sync::Arc::new(NoFaults)
 }

@@ -6,6 +6,7 @@ pub mod entropy;
 pub mod fate;
 pub mod faults;
 pub mod store;
+pub mod trouble;
 pub mod wms;
 
 /// A future that can be named behind a trait object.

@@ -10,11 +10,13 @@
 //! 3. **An unknown outcome is not a failure.** [`CommitError::Unknown`] means "may have been
 //!    applied": read before retrying.
 
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxFuture;
+use super::trouble::Trouble;
 use crate::domain::command::{Command, Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::fact::Recorded;
@@ -52,8 +54,24 @@ pub trait Store: Send + Sync + 'static {
         reports: Vec<Confirmation>,
     ) -> BoxFuture<Result<Written<()>, CommitError>>;
 
-    /// Makes the caller the partition's only owner: raises its epoch and stores `nonce`.
-    /// Every earlier fence is void from here on.
+    /// Queues what an operator wants done with a dead letter in its partition's control lane: only
+    /// the owner decides.
+    fn instruct(
+        &self,
+        partition: PartitionId,
+        asked: Instruction,
+    ) -> BoxFuture<Result<Written<()>, CommitError>>;
+
+    /// Pauses a partition or ends its pause. It needs no owner, whose next [`Store::gather`] sees it,
+    /// and survives restarts.
+    fn set_paused(&self, partition: PartitionId, paused: bool)
+    -> BoxFuture<Result<Written<()>, CommitError>>;
+
+    /// Partitions that are paused.
+    fn paused(&self) -> BoxFuture<Result<Vec<PartitionId>, ReadError>>;
+
+    /// Makes the caller the partition's only owner: raises its epoch, stores `nonce` and counts the
+    /// start ([`Trouble::start`]). Every earlier fence is void from here on.
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>>;
 
     /// Reads all that an owner keeps in memory. Call it after [`Store::take`] is durable; it sees
@@ -122,13 +140,16 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>>;
 
-    /// A partition's dead letters by number, after `after` (0: from the first), at most `limit`.
+    /// A partition's open dead letters by number, after `after` (0: from the first), at most `limit`.
     fn dead_letters(
         &self,
         partition: PartitionId,
         after: u64,
         limit: usize,
     ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>>;
+
+    /// What became of a dead letter; `None` when there never was one of this number.
+    fn dead_letter(&self, partition: PartitionId, n: u64) -> BoxFuture<Result<Option<Kept>, ReadError>>;
 
     /// How many dead letters a partition ever kept.
     fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>>;
@@ -315,6 +336,12 @@ pub struct PartitionImage {
     pub waves: Vec<StoredWave>,
     /// Orders and manifests that were pulled and are not done.
     pub open: Vec<StoredTransaction>,
+    /// Those whose bytes cannot be read, and why.
+    pub unreadable: Vec<(TransactionId, String)>,
+    /// Waves whose bytes cannot be read, and why.
+    pub unreadable_waves: Vec<(WaveId, String)>,
+    /// What is remembered of its trees' deaths; `in_hand` is as the tree before left it.
+    pub trouble: Trouble,
 }
 
 /// A wave that waits for its answer.
@@ -397,6 +424,8 @@ pub struct Gathered {
     pub backlog: u64,
     /// When the oldest of them was accepted.
     pub oldest: Option<Timestamp>,
+    /// True while nothing is to be pulled or released: then `entries` has no work.
+    pub paused: bool,
 }
 
 /// One entry of a lane.
@@ -417,8 +446,30 @@ pub enum LaneItem {
     Transaction(Box<StoredTransaction>),
     /// A report of the WMS.
     Report(Box<Confirmation>),
-    /// Bytes that cannot be read; they become a dead letter.
-    Undecodable(String),
+    /// What an operator wants done with a dead letter, and the letter while it is open.
+    Instruction(Instruction, Option<Box<DeadLetter>>),
+    /// Bytes that cannot be read, of this transaction if that much is known; they become a dead
+    /// letter.
+    Undecodable(Option<TransactionId>, String),
+}
+
+/// What an operator wants done with the dead letter of this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Instruction {
+    /// It is to be worked again.
+    Redrive(u64),
+    /// It is to be ended.
+    GiveUp(u64),
+}
+
+impl Instruction {
+    /// The dead letter's number.
+    #[must_use]
+    pub fn letter(self) -> u64 {
+        match self {
+            Instruction::Redrive(n) | Instruction::GiveUp(n) => n,
+        }
+    }
 }
 
 /// One turn's writes. Empty fields write nothing.
@@ -444,8 +495,15 @@ pub struct TurnCommit {
     pub ended: Vec<(TransactionId, Timestamp)>,
     /// Cartons of manifests that are closed by this turn.
     pub cartons: Vec<(TransactionId, Vec<ManifestCarton>)>,
-    /// What is kept aside.
+    /// What is kept aside. The bytes of the lane entry that a letter names go into it: such an entry
+    /// must stand in `taken` as well. An order has one open letter: a new one replaces it.
     pub dead: Vec<DeadLetter>,
+    /// Dead letters that are dealt with; redriven ones go back into the lane that they came from.
+    pub settled: Vec<(u64, Settled)>,
+    /// Orders that are dead letters no more: their open letter, if any, passes.
+    pub relieved: Vec<TransactionId>,
+    /// What is remembered of deaths from here on; `None` leaves it as it is.
+    pub trouble: Option<Trouble>,
     /// When the partition must be awake next; time zero while something is owed.
     pub wake_at: Timestamp,
 }
@@ -466,6 +524,9 @@ impl TurnCommit {
             ended,
             cartons,
             dead,
+            settled,
+            relieved,
+            trouble,
             wake_at: _,
         } = self;
         taken.is_empty()
@@ -479,6 +540,9 @@ impl TurnCommit {
             && ended.is_empty()
             && cartons.is_empty()
             && dead.is_empty()
+            && settled.is_empty()
+            && relieved.is_empty()
+            && trouble.is_none()
     }
 }
 
@@ -519,15 +583,40 @@ pub struct DeadLetter {
     pub detail: String,
     /// When it was kept aside.
     pub at: Timestamp,
+    /// The lane entry that it was, whose bytes are kept with it; `None`: no entry was taken for it.
+    pub entry: Option<(Lane, u64)>,
+}
+
+/// A dead letter that there is, or was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It waits for an operator.
+    Open(DeadLetter),
+    /// It is dealt with.
+    Settled(Settled),
+}
+
+/// How a dead letter was dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// An operator had it worked again.
+    Redriven,
+    /// An operator ended it.
+    GivenUp,
+    /// What it was about went on by itself, or a later letter says it anew.
+    Passed,
 }
 
 /// The kinds of dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadKind {
-    /// An order that the WMS refuses.
+    /// An order that the WMS refuses, that kills its tree, or whose bytes cannot be read.
     Order,
-    /// A report that cannot be booked, or bytes that cannot be read.
+    /// A report that cannot be booked, another entry of a lane that cannot be worked, or bytes that
+    /// cannot be read.
     Confirmation,
+    /// A wave that cannot be read or sent.
+    Wave,
 }
 
 /// A pointer to an event: version `version` of `id`.

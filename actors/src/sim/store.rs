@@ -11,9 +11,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton,
-    NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction,
-    TurnCommit, Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Lookup,
+    ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store,
+    StoredTransaction, TurnCommit, Verdict, Written,
 };
 
 /// The failing store of one life of the node.
@@ -126,6 +126,27 @@ impl Store for FaultyStore {
         self.write(move |w| w.disk.append_reports(partition, reports))
     }
 
+    fn instruct(
+        &self,
+        partition: PartitionId,
+        asked: Instruction,
+    ) -> BoxFuture<Result<Written<()>, CommitError>> {
+        self.write(move |w| w.disk.instruct(partition, asked))
+    }
+
+    fn set_paused(
+        &self,
+        partition: PartitionId,
+        paused: bool,
+    ) -> BoxFuture<Result<Written<()>, CommitError>> {
+        self.write(move |w| w.disk.set_paused(partition, paused))
+    }
+
+    fn paused(&self) -> BoxFuture<Result<Vec<PartitionId>, ReadError>> {
+        // Asked once, at the start, as names are made known.
+        self.0.disk.paused()
+    }
+
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
         self.write(move |w| {
             w.observer.note(format!("take {partition:?}"));
@@ -225,6 +246,10 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
         self.read(move |w| w.disk.dead_letters(partition, after, limit))
+    }
+
+    fn dead_letter(&self, partition: PartitionId, n: u64) -> BoxFuture<Result<Option<Kept>, ReadError>> {
+        self.read(move |w| w.disk.dead_letter(partition, n))
     }
 
     fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>> {

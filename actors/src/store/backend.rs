@@ -13,9 +13,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Lookup, ManifestCarton,
-    NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction,
-    TurnCommit, Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Lookup,
+    ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store,
+    StoredTransaction, TurnCommit, Verdict, Written,
 };
 
 /// Holds ordered rows and runs operations over them.
@@ -91,6 +91,26 @@ impl<B: Backend> Store for B {
         reports: Vec<Confirmation>,
     ) -> BoxFuture<Result<Written<()>, CommitError>> {
         flat(self.write(reports.len(), move |w| rows::append_reports(w, partition, &reports)))
+    }
+
+    fn instruct(
+        &self,
+        partition: PartitionId,
+        asked: Instruction,
+    ) -> BoxFuture<Result<Written<()>, CommitError>> {
+        flat(self.write(1, move |w| rows::instruct(w, partition, asked)))
+    }
+
+    fn set_paused(
+        &self,
+        partition: PartitionId,
+        paused: bool,
+    ) -> BoxFuture<Result<Written<()>, CommitError>> {
+        flat(self.write(1, move |w| rows::set_paused(w, partition, paused)))
+    }
+
+    fn paused(&self) -> BoxFuture<Result<Vec<PartitionId>, ReadError>> {
+        done(self.read(rows::paused))
     }
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
@@ -185,6 +205,10 @@ impl<B: Backend> Store for B {
         limit: usize,
     ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
         done(self.read(|r| rows::dead_letters(r, partition, after, limit)))
+    }
+
+    fn dead_letter(&self, partition: PartitionId, n: u64) -> BoxFuture<Result<Option<Kept>, ReadError>> {
+        done(self.read(|r| rows::dead_letter(r, partition, n)))
     }
 
     fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>> {

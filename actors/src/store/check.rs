@@ -318,8 +318,8 @@ impl Check {
                     LaneItem::Transaction(stored) => {
                         self.unfinished.remove(&stored.id);
                     }
-                    LaneItem::Report(_) => {}
-                    LaneItem::Undecodable(why) => {
+                    LaneItem::Report(_) | LaneItem::Instruction(..) => {}
+                    LaneItem::Undecodable(_, why) => {
                         self.found("INV-1", format!("lane entry {} of {partition:?}: {why}", entry.n));
                     }
                 }

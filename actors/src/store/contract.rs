@@ -13,10 +13,11 @@ use crate::domain::ids::{ClientNo, PartitionId, ReleaseId, Sku, TraceContext, Tr
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
-    CommitError, DeadKind, DeadLetter, Fence, GatherLimits, IdempotencyKey, Lane, LaneItem, Lookup,
-    ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, SharedStore, StoredWave, TurnCommit,
-    Verdict,
+    CommitError, DeadKind, DeadLetter, Fence, GatherLimits, IdempotencyKey, Instruction, Kept, Lane,
+    LaneItem, Lookup, ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, Settled,
+    SharedStore, StoredWave, TurnCommit, Verdict,
 };
+use crate::ports::trouble::{InHand, Trouble};
 use crate::store::digest;
 
 /// A store under test and what keeps it alive.
@@ -55,6 +56,10 @@ macro_rules! contract {
                 filled_lanes_and_deadlines_wake_partitions
                 serials_are_never_handed_out_twice
                 dead_letters_are_kept_in_order_and_paged
+                a_redriven_letter_goes_back_as_it_came
+                an_order_has_one_letter_and_none_once_it_goes_on
+                a_pause_needs_no_owner_and_outlasts_turns
+                starts_are_counted_until_a_turn_says_otherwise
                 a_scan_finds_every_transaction_once
             );
         }
@@ -570,13 +575,14 @@ pub(super) async fn dead_letters_are_kept_in_order_and_paged(store: &SharedStore
     let fence = take(store, 1).await;
     let letter = |kind, detail: &str| DeadLetter {
         kind,
-        id: Some(id(1)),
+        id: Some(id(detail.len() as u64)),
         reason: "refused".into(),
         detail: detail.into(),
         at: Timestamp(5),
+        entry: None,
     };
     let long = letter(DeadKind::Order, &"x".repeat(5_000));
-    let (second, third) = (letter(DeadKind::Confirmation, "2"), letter(DeadKind::Order, "3"));
+    let (second, third) = (letter(DeadKind::Confirmation, "2"), letter(DeadKind::Order, "33"));
     let dead = vec![long.clone(), second.clone()];
     commit(store, fence, TurnCommit { dead, ..TurnCommit::default() }).await.unwrap();
     let dead = vec![third.clone()];
@@ -585,6 +591,98 @@ pub(super) async fn dead_letters_are_kept_in_order_and_paged(store: &SharedStore
     assert_eq!(store.dead_letters(HERE, 2, 2).await.unwrap(), [(3, third)]);
     assert_eq!(store.dead_letters(HERE, 3, 2).await.unwrap(), []);
     assert_eq!(store.dead_letters(PartitionId(8), 0, 2).await.unwrap(), []);
+}
+
+fn letter(kind: DeadKind, of: TransactionId, entry: Option<(Lane, u64)>) -> DeadLetter {
+    let (reason, detail) = ("it cannot be worked".to_owned(), String::new());
+    DeadLetter { kind, id: Some(of), reason, detail, at: Timestamp(5), entry }
+}
+
+pub(super) async fn a_redriven_letter_goes_back_as_it_came(store: &SharedStore) {
+    let fence = take(store, 1).await;
+    let report = report(1);
+    store.append_reports(HERE, vec![report.clone()]).await.unwrap().wait().await.unwrap();
+    accept(store, vec![order(2, "r2", 1)]).await;
+    let dead = vec![
+        letter(DeadKind::Confirmation, id(1), Some((Lane::Control, 1))),
+        letter(DeadKind::Order, id(2), Some((Lane::Work, 1))),
+    ];
+    let taken = vec![(Lane::Control, 1), (Lane::Work, 1)];
+    commit(store, fence, TurnCommit { taken, dead: dead.clone(), ..TurnCommit::default() }).await.unwrap();
+    assert!(store.gather(fence, ALL).await.unwrap().entries.is_empty());
+    assert_eq!(store.dead_letter(HERE, 2).await.unwrap(), Some(Kept::Open(dead[1].clone())));
+
+    store.instruct(HERE, Instruction::Redrive(1)).await.unwrap().wait().await.unwrap();
+    store.instruct(HERE, Instruction::GiveUp(9)).await.unwrap().wait().await.unwrap();
+    let gathered = store.gather(fence, ALL).await.unwrap().entries;
+    let asked = |e: &crate::ports::store::LaneEntry| match &e.item {
+        LaneItem::Instruction(asked, letter) => (*asked, letter.as_deref().cloned()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(asked(&gathered[0]), (Instruction::Redrive(1), Some(dead[0].clone())));
+    assert_eq!(asked(&gathered[1]), (Instruction::GiveUp(9), None));
+
+    let settled = vec![(1, Settled::Redriven), (2, Settled::Redriven), (9, Settled::GivenUp)];
+    let taken = gathered.iter().map(|e| (e.lane, e.n)).collect();
+    commit(store, fence, TurnCommit { taken, settled, ..TurnCommit::default() }).await.unwrap();
+    let again = store.gather(fence, ALL).await.unwrap();
+    assert!(matches!(&again.entries[0].item, LaneItem::Report(r) if **r == report));
+    assert!(matches!(&again.entries[1].item, LaneItem::Transaction(t) if t.id == id(2)));
+    assert_eq!((again.entries.len(), again.backlog), (2, 1));
+    assert_eq!(store.dead_letters(HERE, 0, 9).await.unwrap(), []);
+    assert_eq!(store.dead_letter(HERE, 1).await.unwrap(), Some(Kept::Settled(Settled::Redriven)));
+    assert_eq!(store.dead_letter(HERE, 9).await.unwrap(), None);
+    assert_eq!(store.dead_letters_total(HERE).await.unwrap(), 2, "what was ever kept");
+}
+
+pub(super) async fn an_order_has_one_letter_and_none_once_it_goes_on(store: &SharedStore) {
+    let fence = take(store, 1).await;
+    let of = letter(DeadKind::Order, id(1), None);
+    let about = letter(DeadKind::Confirmation, id(1), None);
+    for dead in [vec![of.clone(), about.clone()], vec![of.clone()]] {
+        commit(store, fence, TurnCommit { dead, ..TurnCommit::default() }).await.unwrap();
+    }
+    assert_eq!(store.dead_letters(HERE, 0, 9).await.unwrap(), [(2, about.clone()), (3, of)]);
+    assert_eq!(store.dead_letter(HERE, 1).await.unwrap(), Some(Kept::Settled(Settled::Passed)));
+    let relieved = vec![id(1), id(8)];
+    commit(store, fence, TurnCommit { relieved, ..TurnCommit::default() }).await.unwrap();
+    assert_eq!(store.dead_letters(HERE, 0, 9).await.unwrap(), [(2, about)]);
+}
+
+pub(super) async fn a_pause_needs_no_owner_and_outlasts_turns(store: &SharedStore) {
+    accept(store, vec![order(1, "r1", 1), receipt(2, "m2", 1)]).await;
+    let fence = take(store, 1).await;
+    let pause = async |paused| store.set_paused(HERE, paused).await.unwrap().wait().await.unwrap();
+    pause(true).await;
+    assert_eq!(store.paused().await.unwrap(), [HERE]);
+    let gathered = store.gather(fence, ALL).await.unwrap();
+    let lanes: Vec<_> = gathered.entries.iter().map(|e| e.lane).collect();
+    assert_eq!((gathered.paused, lanes, gathered.backlog), (true, vec![Lane::Stock], 1));
+    // A turn that was gathered before the pause ends after it, and the next owner comes.
+    commit(store, fence, TurnCommit { wake_at: Timestamp(9), ..TurnCommit::default() }).await.unwrap();
+    let fence = take(store, 2).await;
+    assert!(store.gather(fence, ALL).await.unwrap().paused);
+    pause(false).await;
+    pause(false).await;
+    assert_eq!(store.gather(fence, ALL).await.unwrap().entries.len(), 2);
+    assert_eq!(store.paused().await.unwrap(), []);
+}
+
+pub(super) async fn starts_are_counted_until_a_turn_says_otherwise(store: &SharedStore) {
+    let trouble = async |fence| store.load(fence).await.unwrap().trouble;
+    take(store, 1).await;
+    let fence = take(store, 2).await;
+    assert_eq!(trouble(fence).await.starts, 2);
+    let marked = trouble(fence).await.with(InHand::Work(4));
+    let turn = TurnCommit { trouble: Some(marked), ..TurnCommit::default() };
+    commit(store, fence, turn).await.unwrap();
+    commit(store, fence, TurnCommit::default()).await.unwrap();
+    let fence = take(store, 3).await;
+    let found = trouble(fence).await;
+    assert_eq!((found.starts, found.deaths_over(InHand::Work(4))), (3, 1));
+    let turn = TurnCommit { trouble: Some(Trouble::default()), ..TurnCommit::default() };
+    commit(store, fence, turn).await.unwrap();
+    assert_eq!(trouble(take(store, 4).await).await, Trouble { starts: 1, ..Trouble::default() });
 }
 
 pub(super) async fn a_scan_finds_every_transaction_once(store: &SharedStore) {

@@ -15,14 +15,16 @@
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
 //! | `feed` | c ‖ sequence u64 → id, version | accept, turn: with each fact |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
-//! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, or a WMS's report | accept, reports; turn deletes |
+//! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, a WMS's report, or an operator's instruction | accept, reports, instruct; turn deletes |
 //! | `stock` | p ‖ c ‖ SKU → position, absolute | turn |
 //! | `waves` | p ‖ wave ‖ chunk → releases | turn; the turn of its answer deletes |
 //! | `cartons` | manifest id ‖ n u32 → carton | turn that closes the manifest; sweep deletes |
 //! | `ended` | ended at i64 ‖ id → – | turn; sweep moves it to `tombstones` |
 //! | `tombstones` | ended at i64 ‖ id → – | sweep |
 //! | `dead` | p ‖ n u64 ‖ chunk → dead letter | turn |
-//! | `partition` | p → epoch, nonce, wake_at | take, turn |
+//! | `dead_of` | order id → number of its open dead letter | turn |
+//! | `settled` | p ‖ n u64 → how the dead letter was dealt with | turn |
+//! | `partition` | p → epoch, nonce, wake_at, paused, trouble | take, turn, pause |
 //! | `counters` | 1 ‖ p ‖ lane, 2 ‖ c (feed), 3 ‖ p (dead letters) → next number, entries | whoever writes what is counted |
 //! | `meta` | 1 → store id and format; 2 → next carton serial; 3 ‖ code → partition; 4 ‖ name → client number | start; lease of serials |
 //!
@@ -66,7 +68,7 @@ pub enum Table {
     Ended,
     /// Tombstones by the time that their transaction ended.
     Tombstones,
-    /// Dead letters.
+    /// Dead letters that are open.
     Dead,
     /// Ownership and wake-up of partitions.
     Partition,
@@ -74,11 +76,15 @@ pub enum Table {
     Counters,
     /// The store itself and its names.
     Meta,
+    /// Which open dead letter is an order's.
+    DeadOf,
+    /// How dead letters were dealt with.
+    Settled,
 }
 
 impl Table {
     /// All tables; a table's place here is its index.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 17] = [
         Table::Tx,
         Table::Claims,
         Table::ByClient,
@@ -94,6 +100,8 @@ impl Table {
         Table::Partition,
         Table::Counters,
         Table::Meta,
+        Table::DeadOf,
+        Table::Settled,
     ];
 
     /// The table's name on disk.
@@ -115,6 +123,8 @@ impl Table {
             Table::Partition => "partition",
             Table::Counters => "counters",
             Table::Meta => "meta",
+            Table::DeadOf => "dead_of",
+            Table::Settled => "settled",
         }
     }
 
@@ -132,7 +142,7 @@ fn key(parts: &[&[u8]]) -> Key {
     parts.concat()
 }
 
-/// The rows of one transaction.
+/// The rows of one transaction; in `dead_of` its one row.
 #[must_use]
 pub fn tx(id: TransactionId) -> Key {
     key(&[id.0.as_bytes()])
@@ -222,7 +232,7 @@ pub fn feed(client: ClientNo, sequence: u64) -> Key {
     key(&[&client.0.to_be_bytes(), &sequence.to_be_bytes()])
 }
 
-/// The rows of a partition in `open`, `lanes`, `stock`, `waves`, `dead` and `partition`.
+/// The rows of a partition in `open`, `lanes`, `stock`, `waves`, `dead`, `settled` and `partition`.
 #[must_use]
 pub fn partition(partition: PartitionId) -> Key {
     key(&[&partition.0.to_be_bytes()])
@@ -286,7 +296,7 @@ pub fn ended(at: Timestamp, id: TransactionId) -> Key {
     key(&[&at.0.max(0).to_be_bytes(), id.0.as_bytes()])
 }
 
-/// A dead letter.
+/// A dead letter, in `dead` (chunked) and in `settled`.
 #[must_use]
 pub fn dead(partition: PartitionId, n: u64) -> Key {
     key(&[&partition.0.to_be_bytes(), &n.to_be_bytes()])

@@ -230,7 +230,9 @@ mod tests {
         assert_eq!(verdicts, [Verdict::Unavailable, Verdict::New]);
         let limits = GatherLimits { control: 0, stock: 0, work: 9 };
         let gathered = store.gather(fence, limits).await.unwrap();
-        assert!(matches!(&gathered.entries[0].item, LaneItem::Undecodable(why) if why.contains("format 99")));
+        assert!(
+            matches!(&gathered.entries[0].item, LaneItem::Undecodable(Some(_), why) if why.contains("format 99"))
+        );
         assert!(matches!(&gathered.entries[1].item, LaneItem::Transaction(_)));
         assert_eq!(store.sweep(Timestamp(9_000), Duration::from_secs(5), 9).await.unwrap(), 2);
         assert!(matches!(store.transaction(id(2)).await.unwrap(), Some(Lookup::Expired(_))));

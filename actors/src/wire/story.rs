@@ -75,7 +75,14 @@ fn order(fact: &OrderFact) -> String {
         OrderFact::Failed { cause: FailedCause::WmsUnreachable, release: _ } => {
             "the warehouse does not answer: an operator must look".to_owned()
         }
+        OrderFact::Failed { cause: FailedCause::Crashed, release: _ } => {
+            "it crashed the warehouse's work again and again: an operator must look".to_owned()
+        }
+        OrderFact::Failed { cause: FailedCause::TooLong, release: _ } => {
+            "it has as many facts as an order may have: an operator must look".to_owned()
+        }
         OrderFact::Redriven => "goes on".to_owned(),
+        OrderFact::GivenUp => "given up by an operator".to_owned(),
         OrderFact::ShippedAlone { n, cartons } => {
             let cartons = u32::try_from(cartons.len()).unwrap_or(u32::MAX);
             format!("{} of release {n} left", count(cartons, "carton"))
@@ -115,6 +122,7 @@ pub(super) fn exceptions(recorded: &Recorded) -> Vec<ExceptionItem> {
             | OrderFact::Refused { .. }
             | OrderFact::Failed { .. }
             | OrderFact::Redriven
+            | OrderFact::GivenUp
             | OrderFact::ShippedAlone { .. },
         )
         | Fact::Accepted(_)
@@ -132,6 +140,7 @@ fn exception(code: ExceptionCode) -> &'static str {
         ExceptionCode::WmsRejected => "the warehouse refuses the release",
         ExceptionCode::BackorderExpired => "the wait for stock went past its bound",
         ExceptionCode::WmsUnreachable => "the warehouse's WMS has not answered for too long",
+        ExceptionCode::CrashedPipeline => "it could not be worked, and is kept aside",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Turn;
-use crate::actors::book::{OpenOrder, Unfounded};
+use crate::actors::book::OpenOrder;
 use crate::actors::wms_link::Answer;
 use crate::domain::cancellation;
 use crate::domain::command::{CancellationCommand, Command};
@@ -12,28 +12,33 @@ use crate::domain::fact::{CancellationFact, Fact, LineUnits, OrderFact};
 use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::Booking;
 use crate::domain::sscc::Sscc;
-use crate::ports::store::{DeadKind, DeadLetter, LaneEntry, LaneItem, StoredTransaction, StoredWave};
+use crate::ports::store::{DeadKind, DeadLetter, Lane, LaneEntry, LaneItem, StoredTransaction, StoredWave};
 use crate::ports::wms::{CancelReply, ReleaseKnown, Taken, WaveAnswer};
+
+/// A report, and the entry of the control lane that brought it; `None`: the WMS was asked.
+type Heard = (Option<u64>, Confirmation);
 
 /// Facts, and the reports that could not be booked.
 type Booked = (Vec<OrderFact>, Vec<(usize, Unbookable)>);
 
 impl Turn<'_> {
     /// Takes in what an entry is about and the book does not hold: an order that is still in the
-    /// work lane or done, or a manifest that has departed.
-    pub(crate) fn visit(&mut self, stored: &StoredTransaction) -> Result<(), Unfounded> {
+    /// work lane or done, or a manifest that has departed. False when it cannot be folded.
+    pub(crate) fn visit(&mut self, stored: &StoredTransaction) -> bool {
         if self.book.order(stored.id).is_some() {
-            return Ok(());
+            return true;
         }
-        match OpenOrder::fold(stored)? {
-            Some(order) => {
+        match OpenOrder::fold(stored) {
+            Ok(Some(order)) => {
                 self.visiting.entry(stored.id).or_insert(order);
             }
-            None => {
-                self.past_manifests.insert(stored.id);
+            Ok(None) => self.visit_other(stored),
+            Err(why) => {
+                self.unreadable.insert(stored.id, why.to_string());
+                return false;
             }
         }
-        Ok(())
+        true
     }
 
     /// Books what the WMS answered to our calls.
@@ -86,10 +91,9 @@ impl Turn<'_> {
     fn release_known(&mut self, release: ReleaseId, known: ReleaseKnown) {
         match known {
             ReleaseKnown::Known(steps) => {
-                let report = |step| Confirmation {
-                    confirmation_id: "asked".to_owned(),
-                    at: self.now,
-                    report: Report::Release { release, step },
+                let report = |step| {
+                    let report = Report::Release { release, step };
+                    (None, Confirmation { confirmation_id: "asked".to_owned(), at: self.now, report })
                 };
                 let reports = steps.into_iter().map(report).collect();
                 self.reports(release, reports);
@@ -139,26 +143,32 @@ impl Turn<'_> {
         self.record(release.order, facts);
         if self.order(release.order).is_some_and(|o| o.order.is_failed()) {
             let reason = format!("the WMS rejected release {release}: {code}");
-            self.bury(DeadKind::Order, Some(release.order), reason, String::new());
+            self.bury_order(release.order, reason);
         }
     }
 
     /// Works the control lane in its order. Reports about one release that arrived together are
     /// booked together; a cancellation comes after what stands before it and before what follows.
     pub(crate) fn control(&mut self, entries: Vec<LaneEntry>) {
-        let mut reports: BTreeMap<ReleaseId, Vec<Confirmation>> = BTreeMap::new();
+        let mut reports: BTreeMap<ReleaseId, Vec<Heard>> = BTreeMap::new();
         for entry in entries {
             self.writes.taken.push((entry.lane, entry.n));
             match entry.item {
                 LaneItem::Report(confirmation) => match &confirmation.report {
                     Report::Release { release, .. } => {
-                        reports.entry(*release).or_default().push(*confirmation)
+                        reports.entry(*release).or_default().push((Some(entry.n), *confirmation))
                     }
                     Report::Departed { manifest } => {
                         let manifest = *manifest;
-                        self.departed(manifest, &confirmation);
+                        self.departed(manifest, &(Some(entry.n), *confirmation));
                     }
                 },
+                LaneItem::Instruction(asked, letter) => {
+                    // It decides about the order as it is after what was reported before.
+                    let before = std::mem::take(&mut reports);
+                    before.into_iter().for_each(|(release, reports)| self.reports(release, reports));
+                    self.instructed(asked, letter.as_deref());
+                }
                 LaneItem::Transaction(stored) => {
                     if let Command::Cancellation(command) = &stored.command {
                         let order = command.order;
@@ -168,9 +178,7 @@ impl Turn<'_> {
                         self.cancellation(&stored, command);
                     }
                 }
-                LaneItem::Undecodable(reason) => {
-                    self.bury(DeadKind::Confirmation, None, reason, format!("entry {}", entry.n));
-                }
+                LaneItem::Undecodable(id, reason) => self.bury_entry((entry.lane, entry.n), id, reason),
             }
         }
         for (release, reports) in reports {
@@ -178,7 +186,11 @@ impl Turn<'_> {
         }
     }
 
-    fn reports(&mut self, release: ReleaseId, reports: Vec<Confirmation>) {
+    fn reports(&mut self, release: ReleaseId, reports: Vec<Heard>) {
+        if let Some(why) = self.unworkable(release.order) {
+            return reports.iter().for_each(|r| self.bury_report(r, why.clone()));
+        }
+        self.touch(release.order);
         self.heard(release.order);
         let mut serials = std::mem::take(&mut self.serials);
         let booked = self.book_reports(release, &reports, &mut serials);
@@ -203,13 +215,13 @@ impl Turn<'_> {
     fn book_reports(
         &self,
         release: ReleaseId,
-        reports: &[Confirmation],
+        reports: &[Heard],
         serials: &mut Vec<Sscc>,
     ) -> Result<Booked, Unbookable> {
         let open = self.order(release.order).ok_or(Unbookable::UnknownRelease)?;
         let mut booking = Booking::new(&open.order, release.n)?;
         let mut refused = Vec::new();
-        for (i, report) in reports.iter().enumerate() {
+        for (i, (_, report)) in reports.iter().enumerate() {
             let Report::Release { step, .. } = &report.report else { continue };
             if let Err(why) = booking.add(step) {
                 refused.push((i, why));
@@ -220,12 +232,38 @@ impl Turn<'_> {
         Ok((booking.facts(carrier, &mut next), refused))
     }
 
-    pub(super) fn unbookable(&mut self, report: &Confirmation, why: Unbookable) {
-        self.bury(DeadKind::Confirmation, None, why.to_string(), format!("{report:?}"));
+    pub(super) fn unbookable(&mut self, report: &Heard, why: Unbookable) {
+        self.bury_report(report, why.to_string());
+    }
+
+    fn bury_report(&mut self, (n, report): &Heard, reason: String) {
+        let entry = n.map(|n| (Lane::Control, n));
+        self.bury(DeadKind::Confirmation, Some(report.about()), reason, format!("{report:?}"), entry);
+    }
+
+    /// An order is a dead letter: its facts say so already.
+    pub(super) fn bury_order(&mut self, id: TransactionId, reason: String) {
+        self.bury(DeadKind::Order, Some(id), reason, String::new(), None);
+    }
+
+    /// An entry of a lane cannot be worked; it keeps its bytes.
+    pub(super) fn bury_entry(&mut self, entry: (Lane, u64), id: Option<TransactionId>, reason: String) {
+        let kind = match entry.0 {
+            Lane::Control | Lane::Stock => DeadKind::Confirmation,
+            Lane::Work => DeadKind::Order,
+        };
+        self.bury(kind, id, reason, format!("entry {} of the {:?} lane", entry.1, entry.0), Some(entry));
     }
 
     /// Keeps something aside that cannot be worked, so that it blocks nothing.
-    pub(super) fn bury(&mut self, kind: DeadKind, id: Option<TransactionId>, reason: String, detail: String) {
+    pub(super) fn bury(
+        &mut self,
+        kind: DeadKind,
+        id: Option<TransactionId>,
+        reason: String,
+        detail: String,
+        entry: Option<(Lane, u64)>,
+    ) {
         let correlation = id.and_then(|id| self.order(id)).map(|o| o.correlation.to_string());
         tracing::warn!(
             warehouse = %self.site.warehouse.code,
@@ -236,7 +274,7 @@ impl Turn<'_> {
             detail,
             "kept aside as a dead letter"
         );
-        self.writes.dead.push(DeadLetter { kind, id, reason, detail, at: self.now });
+        self.writes.dead.push(DeadLetter { kind, id, reason, detail, at: self.now, entry });
     }
 
     /// Decides a request to cancel, or asks the WMS to.
@@ -244,6 +282,7 @@ impl Turn<'_> {
         if request.version() > 1 {
             return;
         }
+        self.touch(command.order);
         let facts = match self.order(command.order) {
             Some(open) => open.order.cancel(request.id, command.lines.as_deref()),
             // Not in hand and not in the work lane: it is done.
@@ -279,11 +318,9 @@ pub(crate) fn subject(entry: &LaneEntry) -> Option<TransactionId> {
             Command::Cancellation(command) => Some(command.order),
             Command::Order(_) | Command::Move(_) | Command::Manifest(_) => None,
         },
-        LaneItem::Report(report) => match &report.report {
-            Report::Release { release, .. } => Some(release.order),
-            Report::Departed { manifest } => Some(*manifest),
-        },
-        LaneItem::Undecodable(_) => None,
+        LaneItem::Report(report) => Some(report.about()),
+        LaneItem::Instruction(_, letter) => letter.as_ref().and_then(|letter| letter.id),
+        LaneItem::Undecodable(..) => None,
     }
 }
 
@@ -294,7 +331,7 @@ pub(crate) fn cartons_in(entry: &LaneEntry) -> usize {
             Report::Release { release: _, step } => cartons_of(step),
             Report::Departed { .. } => 0,
         },
-        LaneItem::Transaction(_) | LaneItem::Undecodable(_) => 0,
+        LaneItem::Transaction(_) | LaneItem::Instruction(..) | LaneItem::Undecodable(..) => 0,
     }
 }
 

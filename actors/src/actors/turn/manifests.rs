@@ -75,7 +75,7 @@ impl Turn<'_> {
     }
 
     /// Books a departure: all the manifest's cartons left. A repeat finds nothing to do.
-    pub(super) fn departed(&mut self, id: TransactionId, report: &Confirmation) {
+    pub(super) fn departed(&mut self, id: TransactionId, report: &(Option<u64>, Confirmation)) {
         let Some(mut open) = self.book.manifests.remove(&id) else {
             if !self.past_manifests.contains(&id) {
                 self.unbookable(report, Unbookable::UnknownManifest);

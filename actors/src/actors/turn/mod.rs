@@ -4,11 +4,13 @@
 //! Order within a turn: the WMS's answers, the control lane, manifests that are due, deadlines,
 //! the stock lane, the work lane; then stock is placed, and what is ready goes into waves.
 
+mod aside;
 mod control;
 mod manifests;
 mod placing;
 mod waves;
 
+pub(crate) use aside::Conviction;
 pub(crate) use control::{cartons_in, cartons_of_answer, subject};
 pub(crate) use manifests::manifest_out;
 pub(crate) use waves::wave_out;
@@ -16,21 +18,48 @@ pub(crate) use waves::wave_out;
 use indexmap::{IndexMap, IndexSet};
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::book::{Book, OpenOrder};
+use super::book::{Book, OpenManifest, OpenOrder};
 use super::inventory::StockTurn;
 use super::site::Site;
-use crate::domain::fact::{Fact, OrderFact, Recorded};
-use crate::domain::ids::{ClientNo, ReleaseId, TransactionId};
+use crate::domain::fact::{Fact, FailedCause, OrderFact, Recorded};
+use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::Footprint;
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{NewFacts, TurnCommit};
 
+/// Facts that a transaction may have; one that reaches it has no end and is kept aside.
+const FACTS_MAX: u32 = 10_000;
+
+/// What a turn looks at besides the entries it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All that is due or could go.
+    Full,
+    /// Nothing: one entry is worked alone.
+    Entry,
+    /// This open order, alone.
+    Open(TransactionId),
+}
+
 /// A turn in the making.
 pub(crate) struct Turn<'a> {
     site: &'a Site,
     now: Timestamp,
+    scope: Scope,
+    /// Transactions of this turn that cannot be read or folded, and why.
+    pub(crate) unreadable: BTreeMap<TransactionId, String>,
+    /// Waves to send although they are not new.
+    resend: BTreeSet<WaveId>,
+    /// Waves that are not to be sent any more.
+    dropped: Vec<WaveId>,
+    /// Manifests to load although they are not new.
+    reload: Vec<TransactionId>,
+    /// Moves and cancellations that an instruction may refuse.
+    requests: BTreeMap<TransactionId, aside::Refusable>,
+    /// Manifests that are not in hand and have not departed.
+    away: BTreeMap<TransactionId, OpenManifest>,
     book: &'a mut Book,
     /// Orders that are still in the work lane: pulled now, or only cancelled there.
     visiting: BTreeMap<TransactionId, OpenOrder>,
@@ -62,6 +91,12 @@ pub(crate) struct Decided {
     pub(crate) touched: BTreeSet<TransactionId>,
     /// Releases to ask the WMS for.
     pub(crate) silent: Vec<ReleaseId>,
+    /// Waves to send although they are not new.
+    pub(crate) resend: BTreeSet<WaveId>,
+    /// Waves that are not to be sent any more.
+    pub(crate) dropped: Vec<WaveId>,
+    /// Manifests to load although they are not new.
+    pub(crate) reload: Vec<TransactionId>,
 }
 
 impl<'a> Turn<'a> {
@@ -69,6 +104,7 @@ impl<'a> Turn<'a> {
     pub(crate) fn new(
         site: &'a Site,
         now: Timestamp,
+        scope: Scope,
         book: &'a mut Book,
         mut serials: Vec<Sscc>,
     ) -> Turn<'a> {
@@ -76,6 +112,13 @@ impl<'a> Turn<'a> {
         Turn {
             site,
             now,
+            scope,
+            unreadable: BTreeMap::new(),
+            resend: BTreeSet::new(),
+            dropped: Vec::new(),
+            reload: Vec::new(),
+            requests: BTreeMap::new(),
+            away: BTreeMap::new(),
             book,
             visiting: BTreeMap::new(),
             past_manifests: BTreeSet::new(),
@@ -109,7 +152,7 @@ impl<'a> Turn<'a> {
     fn record_placed(
         &mut self,
         id: TransactionId,
-        facts: Vec<OrderFact>,
+        mut facts: Vec<OrderFact>,
     ) -> Option<(ClientNo, Vec<Footprint>, Vec<Footprint>)> {
         if facts.is_empty() {
             return None;
@@ -118,8 +161,20 @@ impl<'a> Turn<'a> {
         let visits = in_hand.is_none();
         let mut open = in_hand.or_else(|| self.visiting.remove(&id))?;
         let before = open.order.footprint();
+        let failed = open.order.is_failed();
         for fact in &facts {
             open.order.apply(fact, self.now);
+        }
+        if u32::try_from(facts.len()).unwrap_or(u32::MAX).saturating_add(open.version) >= FACTS_MAX {
+            let ends = open.order.set_aside(FailedCause::TooLong);
+            ends.iter().for_each(|fact| open.order.apply(fact, self.now));
+            if !ends.is_empty() {
+                self.bury_order(id, format!("it has {FACTS_MAX} facts"));
+            }
+            facts.extend(ends);
+        }
+        if failed && !open.order.is_failed() {
+            self.writes.relieved.push(id);
         }
         let after = open.order.footprint();
         for request in open.order.settled_requests(&facts) {
@@ -164,13 +219,15 @@ impl<'a> Turn<'a> {
 
     /// Ends the turn: what is done leaves the book, and all writes stand in one commit.
     pub(crate) fn finish(mut self) -> Decided {
+        self.tidy_letters();
         for id in std::mem::take(&mut self.changed) {
             self.leave(id);
         }
         let mut touched = std::mem::take(&mut self.asked_again);
         touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
-        Decided { writes: self.writes, touched, silent: self.silent }
+        let Turn { writes, silent, resend, dropped, reload, .. } = self;
+        Decided { writes, touched, silent, resend, dropped, reload }
     }
 
     fn leave(&mut self, id: TransactionId) {

@@ -1,12 +1,12 @@
 //! Stock: receipts, orders that want units, deadlines, and what the ledger answered.
 
-use super::Turn;
+use super::{Scope, Turn};
 use crate::actors::inventory::{StockAnswer, StockMove, StockTurn};
 use crate::domain::command::Command;
 use crate::domain::fact::Fact;
 use crate::domain::ids::TransactionId;
 use crate::domain::movement;
-use crate::ports::store::{DeadKind, LaneEntry, LaneItem};
+use crate::ports::store::{Lane, LaneEntry, LaneItem};
 
 /// Deadlines worked in one turn; the rest follow in the next.
 const DUE_MAX: usize = 64;
@@ -14,14 +14,20 @@ const DUE_MAX: usize = 64;
 impl Turn<'_> {
     /// Looks at what has waited too long: for its `not_before`, for stock, for the WMS.
     pub(crate) fn deadlines(&mut self) {
-        for wave in self.book.given_up(self.now) {
-            for release in self.book.waves().get(&wave).cloned().unwrap_or_default() {
-                let Some(open) = self.book.order(release.order) else { continue };
-                let facts = open.order.given_up();
-                self.record(release.order, facts);
-            }
+        let only = match self.scope {
+            Scope::Full => None,
+            Scope::Open(id) => Some(id),
+            Scope::Entry => return,
+        };
+        if only.is_none() {
+            self.give_up_waves();
         }
-        for id in self.book.due(self.now, DUE_MAX) {
+        let due = match only {
+            None => self.book.due(self.now, DUE_MAX),
+            Some(id) => self.book.is_due(id, self.now).then_some(id).into_iter().collect(),
+        };
+        for id in due {
+            self.touch(id);
             let Some(open) = self.book.order(id) else { continue };
             if open.order.lines().iter().any(|l| l.unallocated > 0) {
                 self.wanting.insert(id);
@@ -32,6 +38,20 @@ impl Turn<'_> {
                 self.record(id, facts);
             }
             self.ask_for_silent(id);
+        }
+    }
+
+    fn give_up_waves(&mut self) {
+        for wave in self.book.given_up(self.now) {
+            for release in self.book.waves().get(&wave).cloned().unwrap_or_default() {
+                let Some(open) = self.book.order(release.order) else { continue };
+                let facts = open.order.given_up();
+                if !facts.is_empty() {
+                    self.record(release.order, facts);
+                    let reason = "the WMS has not answered for too long".to_owned();
+                    self.bury_order(release.order, reason);
+                }
+            }
         }
     }
 
@@ -56,17 +76,17 @@ impl Turn<'_> {
                     }),
                     Command::Order(_) | Command::Cancellation(_) | Command::Manifest(_) => {
                         let reason = "this kind of command is not worked in the stock lane".to_owned();
-                        self.bury(DeadKind::Confirmation, Some(stored.id), reason, String::new());
+                        self.bury_entry((entry.lane, entry.n), Some(stored.id), reason);
                     }
                 },
                 // Decided in an earlier turn.
                 LaneItem::Transaction(_) => {}
-                LaneItem::Report(report) => {
-                    let reason = "a report in the stock lane".to_owned();
-                    self.bury(DeadKind::Confirmation, None, reason, format!("{report:?}"));
+                LaneItem::Report(_) | LaneItem::Instruction(..) => {
+                    let reason = "this belongs in the control lane".to_owned();
+                    self.bury_entry((entry.lane, entry.n), None, reason);
                 }
-                LaneItem::Undecodable(reason) => {
-                    self.bury(DeadKind::Confirmation, None, reason, format!("entry {}", entry.n));
+                LaneItem::Undecodable(id, reason) => {
+                    self.bury_entry((entry.lane, entry.n), id, reason);
                 }
             }
         }
@@ -78,7 +98,11 @@ impl Turn<'_> {
         // Sorts the samples: once a turn, not once an order.
         let report = self.book.pace.report(self.now);
         for (n, id) in entries {
-            self.writes.taken.push((crate::ports::store::Lane::Work, n));
+            self.writes.taken.push((Lane::Work, n));
+            if let Some(why) = self.unreadable.get(&id).cloned() {
+                self.bury_entry((Lane::Work, n), Some(id), why);
+                continue;
+            }
             let Some(open) = self.visiting.remove(&id) else { continue };
             if open.order.is_done() {
                 self.visiting.insert(id, open);
@@ -92,6 +116,7 @@ impl Turn<'_> {
             let begins = open.order.may_begin(self.now);
             self.book.insert(open);
             if begins {
+                self.touch(id);
                 self.wanting.insert(id);
             }
         }
@@ -107,7 +132,7 @@ impl Turn<'_> {
             }
         }
         for id in std::mem::take(&mut self.wanting) {
-            let Some(open) = self.book.order(id) else { continue };
+            let Some(open) = self.book.order(id).filter(|o| !o.order.is_aside()) else { continue };
             let want = open.order.want();
             if !want.needs.is_empty() {
                 self.stock.wants.push((open.client, want));

@@ -2,7 +2,7 @@
 
 use chrono::{Days, TimeZone, Utc};
 
-use super::Turn;
+use super::{Scope, Turn};
 use crate::actors::book::{Book, OpenOrder};
 use crate::actors::options::WarehouseOptions;
 use crate::actors::site::Site;
@@ -14,10 +14,16 @@ use crate::ports::store::StoredWave;
 use crate::ports::wms::{ReleaseOut, Wave};
 
 impl Turn<'_> {
-    /// Orders that could go now, first in rank first: as many as there are free credits.
-    pub(crate) fn releasable(&self) -> Vec<TransactionId> {
+    /// Orders that could go now, first in rank first: as many as there are free credits, none while
+    /// the warehouse is paused.
+    pub(crate) fn releasable(&self, paused: bool) -> Vec<TransactionId> {
         let free = (self.site.warehouse.credits as usize).saturating_sub(self.book.credits_used());
-        self.book.ready().take(free).collect()
+        let ready = self.book.ready().take(if paused { 0 } else { free });
+        match self.scope {
+            Scope::Full => ready.collect(),
+            Scope::Open(only) => ready.filter(|id| *id == only).collect(),
+            Scope::Entry => Vec::new(),
+        }
     }
 
     /// Releases orders in waves as the WmsLink planned them; each takes a credit.
@@ -27,9 +33,15 @@ impl Turn<'_> {
             let mut releases = Vec::with_capacity(orders.len());
             for order in orders {
                 let Some(open) = self.book.order(order) else { continue };
-                let n = open.order.releases().last().map_or(1, |r| r.n + 1);
+                let Some(n) = open.order.releases().last().map_or(Some(1), |r| r.n.checked_add(1)) else {
+                    self.too_long(order);
+                    continue;
+                };
                 self.record(order, vec![OrderFact::Released { n, wave: id, units: Units::Whole }]);
                 releases.push(ReleaseId { order, n });
+            }
+            if releases.is_empty() {
+                continue;
             }
             let orders = u32::try_from(releases.len()).unwrap_or(u32::MAX);
             self.book.pace.released(self.now, orders);
@@ -45,7 +57,8 @@ pub(crate) fn wave_out(site: &Site, book: &Book, id: WaveId, releases: &[Release
     let mut released_at = id.at();
     let mut orders = Vec::with_capacity(releases.len());
     for &release in releases {
-        let Some(open) = book.order(release.order) else { continue };
+        // One that is kept aside goes again, in a wave of its own, when it is redriven.
+        let Some(open) = book.order(release.order).filter(|o| !o.order.is_aside()) else { continue };
         let Some(held) = open.order.release(release.n) else { continue };
         released_at = held.at;
         orders.push(release_out(site, open, held, release));

@@ -49,6 +49,7 @@ impl Order {
             OrderFact::Failed { cause, release } => self.failed(*cause, *release),
             OrderFact::Redriven => self.failed = None,
             OrderFact::ShippedAlone { n, cartons } => self.shipped_alone(*n, cartons),
+            OrderFact::GivenUp => self.given_up_whole(),
         }
     }
 
@@ -200,12 +201,33 @@ impl Order {
     }
 
     fn failed(&mut self, cause: FailedCause, release: Option<u16>) {
-        self.failed = Some(cause);
+        // What keeps an order aside is stronger than what the WMS does about one of its releases.
+        if !self.is_aside() {
+            self.failed = Some(cause);
+        }
         let Some(n) = release else { return };
         for (number, quantity) in self.release_mut(n).cancellable(None) {
             self.release_mut(n).give_back(number, quantity);
             self.line_mut(number).allocated += quantity;
         }
+    }
+
+    fn given_up_whole(&mut self) {
+        let open: Vec<(u16, LineUnits)> = self.releases.iter().map(|r| (r.n, r.cancellable(None))).collect();
+        for (n, units) in open {
+            for (number, quantity) in units {
+                self.release_mut(n).give_back(number, quantity);
+                self.line_mut(number).refused += quantity;
+            }
+        }
+        for line in &mut self.lines {
+            let all = line.unplaced();
+            line.take_unplaced(all);
+            line.refused += all + line.allocated;
+            line.allocated = 0;
+        }
+        self.failed = None;
+        self.end_wait();
     }
 
     fn end_wait(&mut self) {

@@ -28,10 +28,11 @@ impl Order {
         }
     }
 
-    /// The wait it is in: all units that are backordered. Rebuilds the ranks after a restart.
+    /// The wait it is in: all units that are backordered, none while it is kept aside. Rebuilds the ranks after a restart.
     #[must_use]
     pub fn waiting(&self) -> Want {
-        let needs = self.lines.iter().filter(|l| l.backordered > 0);
+        // One that is kept aside stands in no rank: an offer would work it.
+        let needs = self.lines.iter().filter(|l| l.backordered > 0 && !self.is_aside());
         Want {
             rank: self.rank,
             allocation: self.allocation,
@@ -200,8 +201,55 @@ impl Order {
     pub fn heard_again(&self) -> Vec<OrderFact> {
         match self.failed {
             Some(FailedCause::WmsUnreachable) if !self.is_done() => vec![OrderFact::Redriven],
-            Some(FailedCause::WmsUnreachable | FailedCause::WmsRejected) | None => Vec::new(),
+            Some(
+                FailedCause::WmsUnreachable
+                | FailedCause::WmsRejected
+                | FailedCause::Crashed
+                | FailedCause::TooLong,
+            )
+            | None => Vec::new(),
         }
+    }
+
+    /// What it means that the order cannot be worked: it is kept aside. Reads nothing but whether it
+    /// is so already, for its own decisions may be what kills.
+    #[must_use]
+    pub fn set_aside(&self, cause: FailedCause) -> Vec<OrderFact> {
+        if self.is_done() || self.is_aside() {
+            return Vec::new();
+        }
+        vec![exception(ExceptionCode::CrashedPipeline, []), OrderFact::Failed { cause, release: None }]
+    }
+
+    /// What it means that an operator wants a failed order to go on; nothing when it is not failed.
+    ///
+    /// # Errors
+    /// When it has as many facts as an order may have: then there is no going on.
+    pub fn redrive(&self) -> Result<Vec<OrderFact>, NotPossible> {
+        match self.failed {
+            Some(FailedCause::TooLong) if !self.is_done() => Err(NotPossible::TooLong),
+            Some(_) if !self.is_done() => Ok(vec![OrderFact::Redriven]),
+            Some(_) | None => Ok(Vec::new()),
+        }
+    }
+
+    /// What it means that an operator gives a failed order up; nothing when it is not failed.
+    ///
+    /// # Errors
+    /// When units stand in cartons in the warehouse: their stock is not free, and they would leave.
+    pub fn give_up(&self) -> Result<Vec<OrderFact>, NotPossible> {
+        if !self.is_failed() {
+            return Ok(Vec::new());
+        }
+        if self.releases.iter().flat_map(|r| &r.cartons).any(|c| !c.departed) {
+            return Err(NotPossible::Packed);
+        }
+        Ok(vec![OrderFact::GivenUp])
+    }
+
+    /// Releases that the WMS may not have: unsettled, and not begun by all that is known.
+    pub fn unbegun(&self) -> impl Iterator<Item = u16> {
+        self.releases.iter().filter(|r| !r.settled() && !r.begun()).map(|r| r.n)
     }
 
     /// The requests to cancel that these facts, already applied, have settled: their last question
@@ -223,6 +271,17 @@ impl Order {
         };
         self.asks.iter().filter(settled).map(|ask| ask.request).collect()
     }
+}
+
+/// Why an operator's wish cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPossible {
+    /// Cartons of it stand in the warehouse.
+    #[error("cartons of the order stand in the warehouse")]
+    Packed,
+    /// It has as many facts as an order may have.
+    #[error("the order has as many facts as an order may have")]
+    TooLong,
 }
 
 fn exception(code: ExceptionCode, lines: impl IntoIterator<Item = LineNo>) -> OrderFact {

@@ -16,6 +16,7 @@ mod booking;
 mod decide;
 
 pub use booking::Booking;
+pub use decide::NotPossible;
 
 use smallvec::SmallVec;
 
@@ -228,6 +229,16 @@ impl Order {
         self.failed.is_some() && !self.is_done()
     }
 
+    /// True when it is kept aside: nothing is decided or performed for it until an operator says so,
+    /// for that is what killed its tree or what has no end.
+    #[must_use]
+    pub fn is_aside(&self) -> bool {
+        match self.failed {
+            Some(FailedCause::Crashed | FailedCause::TooLong) => !self.is_done(),
+            Some(FailedCause::WmsRejected | FailedCause::WmsUnreachable) | None => false,
+        }
+    }
+
     /// True while the WMS decides about a cancellation.
     #[must_use]
     pub fn cancel_requested(&self) -> bool {
@@ -297,7 +308,7 @@ impl Order {
         // cancelled.
         let unpacked = self.lines.iter().any(|l| l.unplaced() + l.allocated > 0)
             || self.releases.iter().flat_map(|r| &r.lines).any(|l| l.unpacked() > 0);
-        let hold = together && unpacked;
+        let hold = self.is_aside() || (together && unpacked);
         let packed = self.releases.iter().flat_map(|r| r.cartons.iter().map(|c| (r.n, c)));
         packed.filter(move |(_, c)| !hold && c.manifest.is_none() && !c.departed)
     }
@@ -308,9 +319,9 @@ impl Order {
         cartons.filter(|c| !c.departed).filter_map(|c| c.manifest)
     }
 
-    /// The questions it owes the WMS; none once it has ended.
+    /// The questions it owes the WMS; none once it has ended or while it is kept aside.
     pub fn questions(&self) -> impl Iterator<Item = CancelQuestion> {
-        let open = !self.is_done();
+        let open = !self.is_done() && !self.is_aside();
         self.asks.iter().filter(move |_| open).flat_map(|ask| {
             ask.open.iter().map(|&n| CancelQuestion {
                 request: ask.request,

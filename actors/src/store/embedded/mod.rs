@@ -8,6 +8,8 @@
 //! guards serving: LMDB lets several processes in, so a backup can read beside the server.
 
 mod backup;
+#[cfg(feature = "testing")]
+mod damage;
 mod room;
 mod tables;
 mod writer;

@@ -19,7 +19,8 @@ use crate::domain::fact::{
 use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
-use crate::ports::store::{DeadKind, DeadLetter, ManifestCarton};
+use crate::ports::store::{DeadKind, DeadLetter, Instruction, Lane, ManifestCarton, Settled};
+use crate::ports::trouble::{InHand, Trouble};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
 
@@ -112,6 +113,10 @@ fn order_facts() -> Vec<(&'static str, OrderFact)> {
         ("failed_unreachable", F::Failed { cause: FailedCause::WmsUnreachable, release: None }),
         ("redriven", F::Redriven),
         ("shipped_alone", F::ShippedAlone { n: 2, cartons: [sscc()].into_iter().collect() }),
+        ("exception_crashed_pipeline", exception(ExceptionCode::CrashedPipeline)),
+        ("failed_crashed", F::Failed { cause: FailedCause::Crashed, release: None }),
+        ("failed_too_long", F::Failed { cause: FailedCause::TooLong, release: None }),
+        ("given_up", F::GivenUp),
     ]
 }
 
@@ -133,6 +138,7 @@ fn every_variant_has_a_line(fact: &OrderFact) {
         | OrderFact::Exception { .. }
         | OrderFact::Failed { .. }
         | OrderFact::Redriven
+        | OrderFact::GivenUp
         | OrderFact::ShippedAlone { .. } => {}
     }
 }
@@ -259,6 +265,7 @@ fn reports() -> Vec<Sample> {
         let encode = |item: &StoredItem| match item {
             StoredItem::Report(report) => encode_lane_report(report),
             StoredItem::Transaction(id) => encode_lane_transaction(*id),
+            StoredItem::Instruction(asked) => encode_lane_instruction(*asked),
         };
         sample(&format!("report.{name}"), StoredItem::Report(report), encode, decode_lane)
     };
@@ -282,8 +289,18 @@ fn records() -> Vec<Sample> {
     };
     let dead = |name: &str, kind, id| {
         let (reason, detail) = ("refused".to_owned(), "as it was".to_owned());
-        let letter = DeadLetter { kind, id, reason, detail, at: Timestamp(1) };
-        sample(&format!("dead.{name}"), letter, encode_dead, decode_dead)
+        let entry = (name == "entry").then_some((Lane::Work, 7));
+        let bytes = if entry.is_some() { vec![1, 2, 3] } else { Vec::new() };
+        let letter = DeadLetter { kind, id, reason, detail, at: Timestamp(1), entry };
+        let encode = |(letter, bytes): &(DeadLetter, Vec<u8>)| encode_dead(letter, bytes);
+        sample(&format!("dead.{name}"), (letter, bytes), encode, decode_dead)
+    };
+    let instruction = |name: &str, asked| {
+        let decode = |bytes: &[u8]| match decode_lane(bytes)? {
+            StoredItem::Instruction(asked) => Ok(asked),
+            StoredItem::Transaction(_) | StoredItem::Report(_) => Err(FormatError::Short),
+        };
+        sample(&format!("lane_instruction.{name}"), asked, |asked| encode_lane_instruction(*asked), decode)
     };
     let carton = |carton_id: Option<&str>| ManifestCarton {
         sscc: sscc(),
@@ -299,7 +316,21 @@ fn records() -> Vec<Sample> {
         backordered: 6,
         known: true,
     };
-    let row = PartitionRow { epoch: 3, nonce: u64::MAX, wake_at: Timestamp::NEVER };
+    let row = PartitionRow { epoch: 3, nonce: u64::MAX, ..PartitionRow::default() };
+    let every_suspect = [
+        InHand::Fold(id(1)),
+        InHand::Open(id(1)),
+        InHand::Wave(id(2)),
+        InHand::Control(1),
+        InHand::Stock(2),
+        InHand::Work(3),
+    ];
+    let trouble = Trouble {
+        starts: 2,
+        in_hand: Some(InHand::Work(3)),
+        deaths: every_suspect.map(|suspect| (suspect, 1)).to_vec(),
+    };
+    let troubled = PartitionRow { paused: true, trouble, ..row.clone() };
     vec![
         sample("ship_to", ship_to(false), encode_ship_to, decode_ship_to),
         sample("ship_to_full", ship_to(true), encode_ship_to, decode_ship_to),
@@ -316,7 +347,7 @@ fn records() -> Vec<Sample> {
             |id| encode_lane_transaction(*id),
             |bytes| match decode_lane(bytes)? {
                 StoredItem::Transaction(id) => Ok(id),
-                StoredItem::Report(_) => Err(FormatError::Short),
+                StoredItem::Report(_) | StoredItem::Instruction(_) => Err(FormatError::Short),
             },
         ),
         sample("position", position, encode_position, decode_position),
@@ -325,7 +356,15 @@ fn records() -> Vec<Sample> {
         sample("carton_named", carton(Some("box-1")), encode_carton, decode_carton),
         dead("order", DeadKind::Order, Some(id(1))),
         dead("confirmation", DeadKind::Confirmation, None),
+        dead("wave", DeadKind::Wave, Some(id(2))),
+        dead("entry", DeadKind::Order, Some(id(1))),
+        instruction("redrive", Instruction::Redrive(7)),
+        instruction("give_up", Instruction::GiveUp(7)),
+        sample("settled.redriven", Settled::Redriven, |s| encode_settled(*s), decode_settled),
+        sample("settled.given_up", Settled::GivenUp, |s| encode_settled(*s), decode_settled),
+        sample("settled.passed", Settled::Passed, |s| encode_settled(*s), decode_settled),
         sample("partition", row, encode_partition, decode_partition),
+        sample("partition_troubled", troubled, encode_partition, decode_partition),
         sample("counter", Counter { next: 9, count: 4 }, |c| encode_counter(*c), decode_counter),
         sample("number", 77, |n| encode_number(*n), decode_number),
         sample("store", (Uuid::from_u128(1), 1), |(id, n)| encode_store(*id, *n), decode_store),

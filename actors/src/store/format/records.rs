@@ -10,7 +10,8 @@ use crate::domain::ids::{ReleaseId, TransactionId};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
-use crate::ports::store::{DeadKind, DeadLetter, ManifestCarton};
+use crate::ports::store::{DeadKind, DeadLetter, Instruction, Lane, ManifestCarton, Settled};
+use crate::ports::trouble::Trouble;
 
 /// A claim: the id of the transaction that holds it.
 #[must_use]
@@ -56,6 +57,8 @@ pub enum StoredItem {
     Transaction(TransactionId),
     /// A report of the WMS, whole.
     Report(Confirmation),
+    /// What an operator wants done with a dead letter.
+    Instruction(Instruction),
 }
 
 /// A lane entry that leads to a transaction.
@@ -70,6 +73,12 @@ pub fn encode_lane_report(report: &Confirmation) -> Vec<u8> {
     packed(Record::LaneReport, report)
 }
 
+/// A lane entry that is an operator's instruction.
+#[must_use]
+pub fn encode_lane_instruction(instruction: Instruction) -> Vec<u8> {
+    packed(Record::LaneInstruction, &instruction)
+}
+
 /// Reads a lane entry.
 ///
 /// # Errors
@@ -77,6 +86,9 @@ pub fn encode_lane_report(report: &Confirmation) -> Vec<u8> {
 pub fn decode_lane(bytes: &[u8]) -> Decoded<StoredItem> {
     if bytes.first() == Some(&(Record::LaneReport as u8)) {
         return unpacked(Record::LaneReport, bytes).map(StoredItem::Report);
+    }
+    if bytes.first() == Some(&(Record::LaneInstruction as u8)) {
+        return unpacked(Record::LaneInstruction, bytes).map(StoredItem::Instruction);
     }
     id_of(body(Record::LaneTransaction, bytes)?).map(StoredItem::Transaction)
 }
@@ -133,33 +145,97 @@ struct DeadV1 {
     at: Timestamp,
 }
 
-/// A dead letter.
+/// What else a dead letter keeps that was a lane entry.
+#[derive(Serialize, Deserialize)]
+struct EntryV1 {
+    lane: u8,
+    n: u64,
+    bytes: Vec<u8>,
+}
+
+/// A dead letter, with the bytes of the lane entry that it was.
 #[must_use]
-pub fn encode_dead(letter: &DeadLetter) -> Vec<u8> {
+pub fn encode_dead(letter: &DeadLetter, bytes: &[u8]) -> Vec<u8> {
     let kind = match letter.kind {
         DeadKind::Order => 1,
         DeadKind::Confirmation => 2,
+        DeadKind::Wave => 3,
     };
     let (reason, detail) = (letter.reason.clone(), letter.detail.clone());
-    packed(Record::Dead, &DeadV1 { kind, id: letter.id, reason, detail, at: letter.at })
+    let dead = DeadV1 { kind, id: letter.id, reason, detail, at: letter.at };
+    match letter.entry {
+        None => packed(Record::Dead, &dead),
+        Some((lane, n)) => {
+            let entry = EntryV1 { lane: lane_number(lane), n, bytes: bytes.to_vec() };
+            packed(Record::DeadEntry, &(dead, entry))
+        }
+    }
 }
 
-/// Reads a dead letter.
+/// Reads a dead letter, and the bytes of the lane entry that it was.
 ///
 /// # Errors
 /// When the bytes are not one.
-pub fn decode_dead(bytes: &[u8]) -> Decoded<DeadLetter> {
-    let DeadV1 { kind, id, reason, detail, at } = unpacked(Record::Dead, bytes)?;
+pub fn decode_dead(bytes: &[u8]) -> Decoded<(DeadLetter, Vec<u8>)> {
+    let (dead, entry): (DeadV1, Option<EntryV1>) = match bytes.first() {
+        Some(first) if *first == Record::DeadEntry as u8 => {
+            let (dead, entry) = unpacked(Record::DeadEntry, bytes)?;
+            (dead, Some(entry))
+        }
+        Some(_) | None => (unpacked(Record::Dead, bytes)?, None),
+    };
+    let DeadV1 { kind, id, reason, detail, at } = dead;
     let kind = match kind {
         1 => DeadKind::Order,
         2 => DeadKind::Confirmation,
+        3 => DeadKind::Wave,
         other => return Err(FormatError::Number(other)),
     };
-    Ok(DeadLetter { kind, id, reason, detail, at })
+    let (entry, bytes) = match entry {
+        Some(EntryV1 { lane, n, bytes }) => (Some((lane_of(lane)?, n)), bytes),
+        None => (None, Vec::new()),
+    };
+    Ok((DeadLetter { kind, id, reason, detail, at, entry }, bytes))
 }
 
-/// Who owns a partition and when it must be awake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The lane's number in values; never reused.
+fn lane_number(lane: Lane) -> u8 {
+    match lane {
+        Lane::Control => 1,
+        Lane::Stock => 2,
+        Lane::Work => 3,
+    }
+}
+
+fn lane_of(number: u8) -> Decoded<Lane> {
+    Lane::ALL.into_iter().find(|l| lane_number(*l) == number).ok_or(FormatError::Number(number))
+}
+
+/// How a dead letter was dealt with.
+#[must_use]
+pub fn encode_settled(settled: Settled) -> Vec<u8> {
+    encode_number(match settled {
+        Settled::Redriven => 1,
+        Settled::GivenUp => 2,
+        Settled::Passed => 3,
+    })
+}
+
+/// Reads how a dead letter was dealt with.
+///
+/// # Errors
+/// When the bytes do not say it.
+pub fn decode_settled(bytes: &[u8]) -> Decoded<Settled> {
+    match decode_number(bytes)? {
+        1 => Ok(Settled::Redriven),
+        2 => Ok(Settled::GivenUp),
+        3 => Ok(Settled::Passed),
+        other => Err(FormatError::Number(u8::try_from(other).unwrap_or(u8::MAX))),
+    }
+}
+
+/// Who owns a partition, when it must be awake, and what stands in its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionRow {
     /// Raised by every owner; 0 before the first.
     pub epoch: u64,
@@ -167,18 +243,26 @@ pub struct PartitionRow {
     pub nonce: u64,
     /// When it must be awake next.
     pub wake_at: Timestamp,
+    /// Nothing is pulled or released.
+    pub paused: bool,
+    /// The deaths of its trees.
+    pub trouble: Trouble,
 }
 
 impl Default for PartitionRow {
     fn default() -> Self {
-        PartitionRow { epoch: 0, nonce: 0, wake_at: Timestamp::NEVER }
+        let (wake_at, trouble) = (Timestamp::NEVER, Trouble::default());
+        PartitionRow { epoch: 0, nonce: 0, wake_at, paused: false, trouble }
     }
 }
 
-/// A partition's record.
+/// A partition's record. With nothing in its way it is as the first release wrote it.
 #[must_use]
 pub fn encode_partition(row: &PartitionRow) -> Vec<u8> {
-    packed(Record::Partition, row)
+    match row.paused || !row.trouble.is_clear() {
+        true => packed(Record::PartitionNow, row),
+        false => packed(Record::Partition, &(row.epoch, row.nonce, row.wake_at)),
+    }
 }
 
 /// Reads a partition's record.
@@ -186,7 +270,11 @@ pub fn encode_partition(row: &PartitionRow) -> Vec<u8> {
 /// # Errors
 /// When the bytes are not one.
 pub fn decode_partition(bytes: &[u8]) -> Decoded<PartitionRow> {
-    unpacked(Record::Partition, bytes)
+    if bytes.first() == Some(&(Record::PartitionNow as u8)) {
+        return unpacked(Record::PartitionNow, bytes);
+    }
+    let (epoch, nonce, wake_at) = unpacked(Record::Partition, bytes)?;
+    Ok(PartitionRow { epoch, nonce, wake_at, ..PartitionRow::default() })
 }
 
 /// The next number of a log, and how many entries it holds.

@@ -6,6 +6,7 @@
 //! nothing; one that fails may have, and its backend aborts.
 
 mod accept;
+mod dead;
 mod names;
 mod read;
 mod sweep;
@@ -21,10 +22,11 @@ use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::ports::store::{CommitError, Lane, ReadError};
 
 pub use accept::{accept, append_reports};
+pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
 pub use names::{LAYOUT, begin, lease_serials, register};
 pub use read::{
-    cartons, claimed, dead_letters, dead_letters_total, feed, gather, load, orders_of, position, positions,
-    scan, ship_to, transaction, wake_ups,
+    cartons, claimed, dead_letters, feed, gather, load, orders_of, position, positions, scan, ship_to,
+    transaction, wake_ups,
 };
 pub use sweep::sweep;
 pub use turn::{commit, take};
@@ -260,14 +262,18 @@ impl Write<'_> {
     }
 
     fn partition(&self, partition: PartitionId) -> Result<PartitionRow, RowError> {
-        match self.rows.get(Table::Partition, &keys::partition(partition))? {
-            Some(bytes) => decoded(|| format!("{partition:?}"), format::decode_partition(bytes)),
-            None => Ok(PartitionRow::default()),
-        }
+        read_partition(&*self.rows, partition)
     }
 
     fn set_partition(&mut self, partition: PartitionId, row: &PartitionRow) -> Result<(), RowError> {
         self.rows.put(Table::Partition, &keys::partition(partition), &format::encode_partition(row))
+    }
+}
+
+fn read_partition(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionRow, RowError> {
+    match rows.get(Table::Partition, &keys::partition(partition))? {
+        Some(bytes) => decoded(|| format!("{partition:?}"), format::decode_partition(bytes)),
+        None => Ok(PartitionRow::default()),
     }
 }
 

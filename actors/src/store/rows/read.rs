@@ -1,6 +1,6 @@
 //! What readers and owners ask for. It must never write.
 
-use super::{ReadRows, RowError, Walk, decoded, misshapen, read_chunked, read_counter};
+use super::{ReadRows, RowError, Walk, dead, decoded, misshapen, read_chunked, read_counter, read_partition};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::fact::Recorded;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
@@ -265,18 +265,25 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
     })?;
     walk_chunked(rows, Table::Waves, &prefix, None, 2 + 16, &mut |key, value| {
         let id = keys::id_at(key, 2).ok_or_else(|| misshapen(Table::Waves))?;
-        let releases = decoded(|| format!("wave {id}"), format::decode_wave(value))?;
-        image.waves.push(StoredWave { id, releases });
+        match format::decode_wave(value) {
+            Ok(releases) => image.waves.push(StoredWave { id, releases }),
+            Err(e) => image.unreadable_waves.push((id, e.to_string())),
+        }
         Ok(Walk::On)
     })?;
     for key in super::keys_under(rows, Table::Open, &prefix)? {
         let id = keys::id_at(&key, 2).ok_or_else(|| misshapen(Table::Open))?;
-        let stored = live(rows, id)?.ok_or_else(|| RowError::Corrupt {
-            what: format!("open transaction {id}"),
-            source: std::sync::Arc::new(RowError::Broken("it is not there".to_owned())),
-        })?;
-        image.open.push(*stored);
+        // One that cannot be read must not keep the others from their owner.
+        match live(rows, id) {
+            Ok(Some(stored)) => image.open.push(*stored),
+            Ok(None) => image.unreadable.push((id, "it is not there".to_owned())),
+            Err(RowError::Corrupt { what, source }) => {
+                image.unreadable.push((id, format!("{what}: {source}")));
+            }
+            Err(e @ (RowError::Full | RowError::Backend(_) | RowError::Broken(_))) => return Err(e),
+        }
     }
+    image.trouble = read_partition(rows, partition)?.trouble;
     Ok(image)
 }
 
@@ -292,15 +299,17 @@ pub fn gather(
     partition: PartitionId,
     limits: GatherLimits,
 ) -> Result<Gathered, RowError> {
+    let paused = read_partition(rows, partition)?.paused;
     let mut entries = Vec::new();
     for lane in Lane::ALL {
         let limit = match lane {
             Lane::Control => limits.control,
             Lane::Stock => limits.stock,
+            Lane::Work if paused => 0,
             Lane::Work => limits.work,
         };
         for (n, value) in lane_head(rows, partition, lane, limit)? {
-            entries.push(LaneEntry { lane, n, item: lane_item(rows, &value)? });
+            entries.push(LaneEntry { lane, n, item: lane_item(rows, partition, &value)? });
         }
     }
     let backlog = read_counter(rows, &keys::lane_counter(partition, Lane::Work))?.count;
@@ -308,7 +317,7 @@ pub fn gather(
         Some((_, value)) => accepted_at(rows, value)?,
         None => None,
     };
-    Ok(Gathered { entries, backlog, oldest })
+    Ok(Gathered { entries, backlog, oldest, paused })
 }
 
 fn lane_head(
@@ -330,16 +339,27 @@ fn lane_head(
 }
 
 /// An entry that cannot be read must not stop the lane: it is handed over as such.
-fn lane_item(rows: &dyn ReadRows, value: &[u8]) -> Result<LaneItem, RowError> {
+fn lane_item(rows: &dyn ReadRows, partition: PartitionId, value: &[u8]) -> Result<LaneItem, RowError> {
     let id = match format::decode_lane(value) {
         Ok(StoredItem::Report(report)) => return Ok(LaneItem::Report(Box::new(report))),
+        Ok(StoredItem::Instruction(asked)) => {
+            let letter = match dead::letter(rows, partition, asked.letter()) {
+                Ok(letter) => letter.map(|(letter, _)| Box::new(letter)),
+                // A letter that cannot be read cannot be dealt with; the instruction means nothing.
+                Err(RowError::Corrupt { .. }) => None,
+                Err(e @ (RowError::Full | RowError::Backend(_) | RowError::Broken(_))) => return Err(e),
+            };
+            return Ok(LaneItem::Instruction(asked, letter));
+        }
         Ok(StoredItem::Transaction(id)) => id,
-        Err(e) => return Ok(LaneItem::Undecodable(format!("{e}: {value:02x?}"))),
+        Err(e) => return Ok(LaneItem::Undecodable(None, format!("{e}: {value:02x?}"))),
     };
     match live(rows, id) {
         Ok(Some(stored)) => Ok(LaneItem::Transaction(stored)),
-        Ok(None) => Ok(LaneItem::Undecodable(format!("transaction {id} is not there"))),
-        Err(RowError::Corrupt { what, source }) => Ok(LaneItem::Undecodable(format!("{what}: {source}"))),
+        Ok(None) => Ok(LaneItem::Undecodable(Some(id), format!("transaction {id} is not there"))),
+        Err(RowError::Corrupt { what, source }) => {
+            Ok(LaneItem::Undecodable(Some(id), format!("{what}: {source}")))
+        }
         Err(e @ (RowError::Full | RowError::Backend(_) | RowError::Broken(_))) => Err(e),
     }
 }
@@ -392,16 +412,8 @@ pub fn dead_letters(
     let prefix = keys::partition(partition);
     walk_chunked(rows, Table::Dead, &prefix, Some(&after), 2 + 8, &mut |key, value| {
         let n = keys::u64_at(key, 2).ok_or_else(|| misshapen(Table::Dead))?;
-        found.push((n, decoded(|| format!("dead letter {n}"), format::decode_dead(value))?));
+        found.push((n, decoded(|| format!("dead letter {n}"), format::decode_dead(value))?.0));
         Ok(if found.len() == limit { Walk::Stop } else { Walk::On })
     })?;
     Ok(found)
-}
-
-/// Counts a partition's dead letters; see [`crate::ports::store::Store::dead_letters_total`].
-///
-/// # Errors
-/// When the counter cannot be read or decoded.
-pub fn dead_letters_total(rows: &dyn ReadRows, partition: PartitionId) -> Result<u64, RowError> {
-    Ok(read_counter(rows, &keys::dead_counter(partition))?.next - 1)
 }

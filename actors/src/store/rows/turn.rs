@@ -1,6 +1,6 @@
 //! Owning a partition and writing its turns. It must never write for an owner whose fence is void.
 
-use super::{RowError, Write};
+use super::{RowError, Write, dead};
 use crate::domain::ids::{ClientNo, PartitionId};
 use crate::ports::store::{CommitError, Fence, Lane, NewFacts, TurnCommit};
 use crate::store::format::{self, CommandHead, PartitionRow};
@@ -18,7 +18,8 @@ pub fn take(
     if write.room == super::Room::Nothing {
         return Ok(Err(CommitError::Full));
     }
-    let row = write.partition(partition)?;
+    let mut row = write.partition(partition)?;
+    row.trouble.start();
     let epoch = row.epoch + 1;
     write.set_partition(partition, &PartitionRow { epoch, nonce, ..row })?;
     Ok(Ok(Fence { partition, epoch, nonce }))
@@ -42,6 +43,7 @@ pub fn commit(
         return Ok(Err(CommitError::Full));
     }
     let home = fence.partition;
+    let kept = dead::entries(&*write.rows, home, &turn.dead)?;
     for &(lane, n) in &turn.taken {
         write.dequeue(home, lane, n)?;
     }
@@ -54,8 +56,11 @@ pub fn commit(
     }
     write_ledger(write, home, turn)?;
     write_standing(write, home, turn)?;
-    if row.wake_at != turn.wake_at {
-        write.set_partition(home, &PartitionRow { wake_at: turn.wake_at, ..row })?;
+    dead::settle(write, home, turn)?;
+    dead::keep(write, home, &turn.dead, &kept)?;
+    let trouble = turn.trouble.clone().unwrap_or_else(|| row.trouble.clone());
+    if row.wake_at != turn.wake_at || row.trouble != trouble {
+        write.set_partition(home, &PartitionRow { wake_at: turn.wake_at, trouble, ..row })?;
     }
     Ok(Ok(()))
 }
@@ -97,7 +102,7 @@ fn write_ledger(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> 
     Ok(())
 }
 
-/// What stands open, what has ended, what is kept aside.
+/// What stands open, what has ended.
 fn write_standing(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> Result<(), RowError> {
     for id in &turn.opened {
         write.rows.put(Table::Open, &keys::in_partition(home, *id), &format::encode_mark())?;
@@ -108,10 +113,6 @@ fn write_standing(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -
     }
     for (id, at) in &turn.ended {
         write.rows.put(Table::Ended, &keys::ended(*at, *id), &format::encode_mark())?;
-    }
-    for letter in &turn.dead {
-        let n = write.next(keys::dead_counter(home))?;
-        write.put_chunked(Table::Dead, &keys::dead(home, n), &format::encode_dead(letter))?;
     }
     Ok(())
 }
