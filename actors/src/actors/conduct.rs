@@ -103,6 +103,7 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
         if hand.trouble.is_grave() {
             careful::begin(&site, fence, &tree, &mut hand).await?;
         } else {
+            careful::convict_blamed(&site, fence, &tree, &mut hand).await?;
             // The same `owes` as after a commit, of everything: there is no other recovery code.
             let all: Vec<TransactionId> = hand.book.orders().map(|o| o.order.id).collect();
             let waves: Vec<TransactionId> = hand.book.waves().keys().copied().collect();
@@ -138,7 +139,7 @@ pub(super) async fn work(
     hand: &mut Hand,
     input: Input,
 ) -> Result<Timestamp, TurnError> {
-    let scope = input.scope;
+    let full = input.scope == Scope::Full;
     let Decided { mut writes, touched, silent, resend, dropped, reload } =
         decide(site, tree, hand, input).await?;
     let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).chain(resend).collect();
@@ -148,13 +149,13 @@ pub(super) async fn work(
     // What was redriven stands in its lane again.
     let again = writes.settled.iter().any(|(_, how)| *how == Settled::Redriven);
     let wake_at = writes.wake_at;
-    if scope == Scope::Full && !hand.trouble.is_clear() {
+    if full && !hand.trouble.is_clear() {
         writes.trouble = Some(Trouble::default());
     }
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;
     }
-    if scope == Scope::Full {
+    if full {
         hand.trouble = Trouble::default();
     }
     site.strike(FaultPoint::PipelineDurable);
@@ -164,9 +165,9 @@ pub(super) async fn work(
     for id in &touched {
         site.node.waiters.wake(*id);
     }
-    let orders: Vec<TransactionId> = match (scope, answered) {
-        (Scope::Full, true) => hand.book.asking().chain(touched).collect(),
-        (Scope::Full, false) | (Scope::Entry | Scope::Open(_), _) => touched.into_iter().collect(),
+    let orders: Vec<TransactionId> = match full && answered {
+        true => hand.book.asking().chain(touched).collect(),
+        false => touched.into_iter().collect(),
     };
     let owing = Owing { orders, waves, manifests, silent, dropped };
     hand.standing = perform(site, tree, &hand.book, owing).await?;
@@ -260,9 +261,10 @@ async fn decide(site: &Site, tree: &Tree, hand: &mut Hand, input: Input) -> Resu
         + answers.iter().map(cartons_of_answer).sum::<usize>();
     let block = lease(site, hand.standing.serials_left, serials).await?;
     // Manifests that are due concern many orders: they are no part of working one thing alone.
-    let closing = if scope == Scope::Full { now } else { Timestamp(-1) };
+    let full = scope == Scope::Full;
+    let closing = if full { now } else { Timestamp(-1) };
     let manifests = tree.manifester.ask(ManifestTurn { now: closing, serials, block }).await?;
-    let aside = if scope == Scope::Full { std::mem::take(&mut hand.aside) } else { Aside::default() };
+    let aside = if full { std::mem::take(&mut hand.aside) } else { Aside::default() };
     let mut turn = Turn::new(site, now, scope, &mut hand.book, manifests.serials);
     turn.unreadable.extend(found.unreadable);
     aside.transactions.into_iter().for_each(|(id, why)| turn.put_away(id, why));
@@ -306,7 +308,7 @@ async fn decide(site: &Site, tree: &Tree, hand: &mut Hand, input: Input) -> Resu
         turn.release(waves);
     }
     let mut decided = turn.finish();
-    let rests = scope == Scope::Full && !hand.book.owes();
+    let rests = full && !hand.book.owes();
     decided.writes.wake_at = if rests { hand.book.next_deadline() } else { Timestamp(0) };
     Ok(decided)
 }
@@ -348,10 +350,11 @@ pub(super) async fn perform(
     let mut owed = Perform { silent: owing.silent, dropped: owing.dropped, ..Perform::default() };
     let mut load = Vec::new();
     for open in owing.orders.iter().filter_map(|id| book.order(*id)).filter(|o| !o.order.is_aside()) {
-        site.node.faults.work(open.reference.as_str());
+        site.take_in_hand(open.order.id, open.reference.as_str());
         load.extend(loadable(open));
         owed.questions.extend(open.order.questions().filter(|q| !book.is_unanswered(q.release)));
     }
+    site.put_down();
     for (id, releases) in owing.waves.iter().filter_map(|id| book.waves().get_key_value(id)) {
         let wave = wave_out(site, book, *id, releases);
         let aside = || releases.iter().any(|r| book.order(r.order).is_some_and(|o| o.order.is_aside()));

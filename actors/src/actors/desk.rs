@@ -3,10 +3,12 @@
 
 use actix::prelude::*;
 use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use crate::actors::options::Snapshot;
-use crate::domain::ids::PartitionId;
+use crate::domain::ids::{PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
 
 /// There may be something in the lanes.
@@ -21,6 +23,11 @@ pub(crate) struct Wake(pub(crate) PartitionId);
 
 /// Looks without an owner before the partition is not ready: a tree starts within one.
 const MISSED_MAX: u32 = 2;
+
+/// A panic longer ago than this says nothing about the order any more.
+const BLAMED_FOR: Duration = Duration::from_secs(600);
+/// Orders remembered as blamed; of more, the later ones are found out by durable marks alone.
+const BLAMED_MAX: usize = 64;
 
 /// One partition's desk.
 pub(crate) struct Desk {
@@ -37,6 +44,8 @@ pub(crate) struct Desk {
     snapshot: RwLock<Snapshot>,
     /// The last tree ended for a reason that is not what it had in hand.
     excused: AtomicBool,
+    /// Orders that were in hand when trees of this process panicked, how often and when last.
+    blamed: Mutex<BTreeMap<TransactionId, (u32, Timestamp)>>,
 }
 
 impl Desk {
@@ -52,6 +61,7 @@ impl Desk {
             house: Mutex::new(None),
             snapshot: RwLock::new(Snapshot::default()),
             excused: AtomicBool::new(false),
+            blamed: Mutex::default(),
         }
     }
 
@@ -157,6 +167,26 @@ impl Desk {
     /// Whether the tree before this one is excused; asked once by each.
     pub(crate) fn take_excuse(&self) -> bool {
         self.excused.swap(false, SeqCst)
+    }
+
+    /// A tree panicked over this order.
+    pub(crate) fn blame(&self, order: TransactionId, now: Timestamp) {
+        let mut blamed = self.blamed.lock();
+        blamed.retain(|_, (_, last)| now.since(*last) < BLAMED_FOR);
+        if blamed.len() < BLAMED_MAX || blamed.contains_key(&order) {
+            let (panics, last) = blamed.entry(order).or_default();
+            (*panics, *last) = (*panics + 1, now);
+        }
+    }
+
+    /// How often trees of this process panicked over each order lately.
+    pub(crate) fn blamed(&self) -> BTreeMap<TransactionId, u32> {
+        self.blamed.lock().iter().map(|(order, (panics, _))| (*order, *panics)).collect()
+    }
+
+    /// The order is dealt with: it is kept aside, or goes on anew.
+    pub(crate) fn forgive(&self, order: TransactionId) {
+        self.blamed.lock().remove(&order);
     }
 
     /// Says what is known of a pause before the owner does.

@@ -122,6 +122,7 @@ impl House {
             desk: desk.clone(),
             wms: wms.clone(),
             token: self.token.child_token(),
+            in_hand: Arc::default(),
         };
         self.starts += 1;
         let start = self.starts;

@@ -1,5 +1,6 @@
 //! What the actors of a node, and of one tree, share. All of it is immutable or a port.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,8 @@ pub(crate) struct Site {
     pub(crate) wms: Arc<dyn Wms>,
     /// Cancelled when the tree is dropped: every effect looks at it first.
     pub(crate) token: CancellationToken,
+    /// The order that the Pipeline decides or performs something for right now.
+    pub(crate) in_hand: Arc<Mutex<Option<TransactionId>>>,
 }
 
 impl Site {
@@ -71,6 +74,17 @@ impl Site {
 
     pub(crate) fn strike(&self, point: FaultPoint) {
         self.node.faults.strike(point, Some(self.partition()));
+    }
+
+    /// Names the order in hand, for whoever finds the Pipeline dead; gives a fault its place.
+    pub(crate) fn take_in_hand(&self, order: TransactionId, reference: &str) {
+        *self.in_hand.lock() = Some(order);
+        self.node.faults.work(reference);
+    }
+
+    /// Nothing in particular is in hand: a death from here on is nobody's.
+    pub(crate) fn put_down(&self) {
+        *self.in_hand.lock() = None;
     }
 
     /// Who carries a service here.

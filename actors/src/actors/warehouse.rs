@@ -27,6 +27,9 @@ struct ChildDown {
     panicked: bool,
 }
 
+/// The child that decides for orders one by one, so that a panic of it can be an order's.
+const PIPELINE: &str = "pipeline";
+
 /// Messages that a child takes at a time: the turn asks one thing after the other.
 const CHILD_GATE: usize = 1;
 /// A store that takes longer to hand over a partition is not there; the House tries again.
@@ -82,7 +85,7 @@ impl Warehouse {
         self.tree = Some(tree.clone());
         let hand = Hand::new(book, aside, image.trouble.clone());
         let start = move |site, wire| Pipeline::new(site, fence, tree, hand, wire);
-        self.pipeline = Some(self.child(ctx, "pipeline", start));
+        self.pipeline = Some(self.child(ctx, PIPELINE, start));
         tracing::info!(warehouse = %self.site.warehouse.code, epoch = fence.epoch, open = image.open.len(), "the warehouse's tree runs");
     }
 
@@ -140,7 +143,12 @@ impl Handler<ChildDown> for Warehouse {
     type Result = ();
 
     fn handle(&mut self, ChildDown { child, panicked }: ChildDown, ctx: &mut Self::Context) {
-        tracing::warn!(warehouse = %self.site.warehouse.code, child, panicked, "an actor is gone: its tree is dropped");
+        let in_hand = self.site.in_hand.lock().filter(|_| panicked && child == PIPELINE);
+        if let Some(order) = in_hand {
+            self.site.desk.blame(order, self.site.node.now());
+        }
+        let in_hand = in_hand.map(tracing::field::display);
+        tracing::warn!(warehouse = %self.site.warehouse.code, child, panicked, transaction_id = in_hand, "an actor is gone: its tree is dropped");
         ctx.stop();
     }
 }

@@ -17,7 +17,7 @@ use crate::ports::store::{
     LaneItem, Lookup, ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, Settled,
     SharedStore, StoredWave, TurnCommit, Verdict,
 };
-use crate::ports::trouble::{InHand, Trouble};
+use crate::ports::trouble::{Span, Thing, Trouble};
 use crate::store::digest;
 
 /// A store under test and what keeps it alive.
@@ -673,13 +673,13 @@ pub(super) async fn starts_are_counted_until_a_turn_says_otherwise(store: &Share
     take(store, 1).await;
     let fence = take(store, 2).await;
     assert_eq!(trouble(fence).await.starts, 2);
-    let marked = trouble(fence).await.with(InHand::Work(4));
+    let marked = trouble(fence).await.with(Span::alone(Thing::Work(4)));
     let turn = TurnCommit { trouble: Some(marked), ..TurnCommit::default() };
     commit(store, fence, turn).await.unwrap();
     commit(store, fence, TurnCommit::default()).await.unwrap();
     let fence = take(store, 3).await;
     let found = trouble(fence).await;
-    assert_eq!((found.starts, found.deaths_over(InHand::Work(4))), (3, 1));
+    assert_eq!((found.starts, found.deaths_over(Thing::Work(4))), (3, 1));
     let turn = TurnCommit { trouble: Some(Trouble::default()), ..TurnCommit::default() };
     commit(store, fence, turn).await.unwrap();
     assert_eq!(trouble(take(store, 4).await).await, Trouble { starts: 1, ..Trouble::default() });

@@ -23,10 +23,10 @@ pub(crate) enum Conviction {
 }
 
 impl Turn<'_> {
-    /// Gives a fault its place; see [`crate::ports::faults::Faults::work`].
+    /// The order is in hand from here on; see [`crate::actors::site::Site::put_down`].
     pub(super) fn touch(&self, id: TransactionId) {
         if let Some(open) = self.order(id) {
-            self.site.node.faults.work(open.reference.as_str());
+            self.site.take_in_hand(id, open.reference.as_str());
         }
     }
 
@@ -87,6 +87,7 @@ impl Turn<'_> {
         self.record(id, facts);
         self.reranked.insert(id);
         self.bury_order(id, reason);
+        self.site.desk.forgive(id);
     }
 
     /// An order has as many facts or releases as it may have.

@@ -54,10 +54,12 @@ impl Turn<'_> {
                 },
                 Answer::Release { release, known } => self.release_known(release, known),
             }
+            self.site.put_down();
         }
     }
 
     fn cancel_answered(&mut self, release: ReleaseId, request: TransactionId, cancelled: bool) {
+        self.touch(release.order);
         let Some(open) = self.order(release.order) else { return };
         let facts = open.order.cancel_answered(release.n, Some(request), cancelled);
         self.record(release.order, facts);
@@ -135,6 +137,7 @@ impl Turn<'_> {
     }
 
     fn rejected(&mut self, release: ReleaseId, code: &str) {
+        self.touch(release.order);
         let Some(open) = self.order(release.order) else { return };
         let facts = open.order.rejected_by_wms(release.n);
         if facts.is_empty() {
@@ -152,6 +155,7 @@ impl Turn<'_> {
     pub(crate) fn control(&mut self, entries: Vec<LaneEntry>) {
         let mut reports: BTreeMap<ReleaseId, Vec<Heard>> = BTreeMap::new();
         for entry in entries {
+            self.site.put_down();
             self.writes.taken.push((entry.lane, entry.n));
             match entry.item {
                 LaneItem::Report(confirmation) => match &confirmation.report {
@@ -184,6 +188,7 @@ impl Turn<'_> {
         for (release, reports) in reports {
             self.reports(release, reports);
         }
+        self.site.put_down();
     }
 
     fn reports(&mut self, release: ReleaseId, reports: Vec<Heard>) {

@@ -17,6 +17,7 @@ pub(crate) use waves::wave_out;
 
 use indexmap::{IndexMap, IndexSet};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::book::{Book, OpenManifest, OpenOrder};
 use super::inventory::StockTurn;
@@ -33,14 +34,14 @@ use crate::ports::store::{NewFacts, TurnCommit};
 const FACTS_MAX: u32 = 10_000;
 
 /// What a turn looks at besides the entries it was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// All that is due or could go.
     Full,
-    /// Nothing: one entry is worked alone.
-    Entry,
-    /// This open order, alone.
-    Open(TransactionId),
+    /// Nothing: only the entries are worked.
+    Entries,
+    /// These open orders.
+    Open(Arc<BTreeSet<TransactionId>>),
 }
 
 /// A turn in the making.
@@ -251,3 +252,6 @@ impl<'a> Turn<'a> {
         self.writes.ended.push((id, self.now));
     }
 }
+
+#[cfg(test)]
+mod tests;

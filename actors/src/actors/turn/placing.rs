@@ -14,17 +14,13 @@ const DUE_MAX: usize = 64;
 impl Turn<'_> {
     /// Looks at what has waited too long: for its `not_before`, for stock, for the WMS.
     pub(crate) fn deadlines(&mut self) {
-        let only = match self.scope {
-            Scope::Full => None,
-            Scope::Open(id) => Some(id),
-            Scope::Entry => return,
-        };
-        if only.is_none() {
-            self.give_up_waves();
-        }
-        let due = match only {
-            None => self.book.due(self.now, DUE_MAX),
-            Some(id) => self.book.is_due(id, self.now).then_some(id).into_iter().collect(),
+        let due = match &self.scope {
+            Scope::Full => {
+                self.give_up_waves();
+                self.book.due(self.now, DUE_MAX)
+            }
+            Scope::Open(only) => only.iter().copied().filter(|id| self.book.is_due(*id, self.now)).collect(),
+            Scope::Entries => return,
         };
         for id in due {
             self.touch(id);
@@ -39,6 +35,7 @@ impl Turn<'_> {
             }
             self.ask_for_silent(id);
         }
+        self.site.put_down();
     }
 
     fn give_up_waves(&mut self) {
@@ -120,6 +117,7 @@ impl Turn<'_> {
                 self.wanting.insert(id);
             }
         }
+        self.site.put_down();
     }
 
     /// What the ledger is to do. First what facts have done, then receipts, then who waits is

@@ -19,10 +19,10 @@ impl Turn<'_> {
     pub(crate) fn releasable(&self, paused: bool) -> Vec<TransactionId> {
         let free = (self.site.warehouse.credits as usize).saturating_sub(self.book.credits_used());
         let ready = self.book.ready().take(if paused { 0 } else { free });
-        match self.scope {
+        match &self.scope {
             Scope::Full => ready.collect(),
-            Scope::Open(only) => ready.filter(|id| *id == only).collect(),
-            Scope::Entry => Vec::new(),
+            Scope::Open(only) => ready.filter(|id| only.contains(id)).collect(),
+            Scope::Entries => Vec::new(),
         }
     }
 

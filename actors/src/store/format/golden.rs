@@ -20,7 +20,7 @@ use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::store::{DeadKind, DeadLetter, Instruction, Lane, ManifestCarton, Settled};
-use crate::ports::trouble::{InHand, Trouble};
+use crate::ports::trouble::{Span, Thing, Trouble};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
 
@@ -318,17 +318,17 @@ fn records() -> Vec<Sample> {
     };
     let row = PartitionRow { epoch: 3, nonce: u64::MAX, ..PartitionRow::default() };
     let every_suspect = [
-        InHand::Fold(id(1)),
-        InHand::Open(id(1)),
-        InHand::Wave(id(2)),
-        InHand::Control(1),
-        InHand::Stock(2),
-        InHand::Work(3),
+        Thing::Fold(id(1)),
+        Thing::Open(id(1)),
+        Thing::Wave(id(2)),
+        Thing::Control(1),
+        Thing::Stock(2),
+        Thing::Work(3),
     ];
     let trouble = Trouble {
         starts: 2,
-        in_hand: Some(InHand::Work(3)),
-        deaths: every_suspect.map(|suspect| (suspect, 1)).to_vec(),
+        in_hand: Some(Span { first: Thing::Work(3), last: Thing::Work(9) }),
+        deaths: every_suspect.map(|suspect| (Span::alone(suspect), 1)).to_vec(),
     };
     let troubled = PartitionRow { paused: true, trouble, ..row.clone() };
     vec![

@@ -1,0 +1,343 @@
+//! What a turn makes of orders that kill, that have no end, and of what was put away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::aside::Conviction;
+use super::{Decided, Scope, Turn};
+use crate::actors::book::{Book, OpenOrder, Waits};
+use crate::actors::desk::Desk;
+use crate::actors::options::{Rules, WarehouseOptions};
+use crate::actors::site::{Node, Site};
+use crate::actors::waiters::Waiters;
+use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
+use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
+use crate::domain::fact::{
+    Accepted, ExceptionCode, Fact, FailedCause, ManifestFact, OrderFact, Recorded, Units,
+};
+use crate::domain::ids::{ClientNo, LineNo, PartitionId, ReleaseId, TraceContext, TransactionId};
+use crate::domain::time::Timestamp;
+use crate::ports::BoxFuture;
+use crate::ports::clock::SystemClock;
+use crate::ports::entropy::SystemEntropy;
+use crate::ports::faults::NoFaults;
+use crate::ports::store::{
+    DeadKind, DeadLetter, Instruction, Lane, LaneEntry, LaneItem, PartitionImage, Settled, StoredTransaction,
+};
+use crate::ports::trouble::{DEATHS_MAX, UNTOUCHABLE};
+use crate::ports::wms::{CancelReply, ManifestOut, Wave, WaveAnswer, Wms, WmsError};
+use crate::store::MemoryStore;
+
+const HERE: PartitionId = PartitionId(1);
+const NOW: Timestamp = Timestamp(1_000);
+
+/// A WMS that nobody may call: a turn only decides.
+struct Unasked;
+
+impl Wms for Unasked {
+    fn wave(&self, _: Wave) -> BoxFuture<Result<WaveAnswer, WmsError>> {
+        unreachable!("a turn calls nobody")
+    }
+
+    fn cancel(&self, _: ReleaseId, _: Option<Vec<LineNo>>) -> BoxFuture<Result<CancelReply, WmsError>> {
+        unreachable!("a turn calls nobody")
+    }
+
+    fn manifest(&self, _: ManifestOut) -> BoxFuture<Result<(), WmsError>> {
+        unreachable!("a turn calls nobody")
+    }
+}
+
+fn site() -> Site {
+    let warehouse = WarehouseOptions {
+        code: "ATL1".into(),
+        partition: HERE,
+        timezone: chrono_tz::UTC,
+        backlog_max: 10,
+        services: vec!["ground".into()],
+        cut_offs: BTreeMap::new(),
+        carriers: BTreeMap::new(),
+        credits: 10,
+        wave_max: 10,
+    };
+    let rules = Rules {
+        backorder_max_wait: Duration::from_secs(60),
+        wms_give_up_after: Duration::from_secs(60),
+        wms_silent_after: Duration::from_secs(60),
+        manifest_close_every: Duration::from_secs(1),
+        manifest_cartons_max: 200,
+        sscc_prefix: "0614141".parse().unwrap(),
+        retention: Duration::from_secs(60),
+        waiters_max: 1,
+    };
+    let node = Node {
+        store: Arc::new(MemoryStore::new()),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        faults: Arc::new(NoFaults),
+        rules,
+        warehouses: vec![warehouse.clone()],
+        clients: std::collections::HashMap::new(),
+        client_names: BTreeMap::new(),
+        desks: BTreeMap::new(),
+        waiters: Waiters::new(1),
+    };
+    Site {
+        node: Arc::new(node),
+        warehouse: Arc::new(warehouse),
+        desk: Arc::new(Desk::new(HERE)),
+        wms: Arc::new(Unasked),
+        token: tokio_util::sync::CancellationToken::new(),
+        in_hand: Arc::default(),
+    }
+}
+
+fn book() -> Book {
+    let waits = Waits {
+        backorder_max: Duration::from_secs(60),
+        give_up_after: Duration::from_secs(60),
+        silent_after: Duration::from_secs(60),
+    };
+    Book::restore(&PartitionImage::default(), waits).0
+}
+
+fn id(n: u64) -> TransactionId {
+    TransactionId::new(NOW, HERE, n)
+}
+
+fn recorded(fact: Fact) -> Recorded {
+    Recorded { at: NOW, fact }
+}
+
+fn accepted() -> Recorded {
+    let trace = TraceContext { trace_id: 1, parent_id: 2, flags: 0, state: None };
+    recorded(Fact::Accepted(Accepted { correlation: "call-1".parse().unwrap(), trace }))
+}
+
+/// An accepted order of two units, part by part, and what happened to it since.
+fn stored(n: u64, facts: Vec<OrderFact>) -> StoredTransaction {
+    let command = OrderCommand {
+        reference: format!("o{n}").parse().unwrap(),
+        warehouse: None,
+        service_level: "ground".into(),
+        allocation: Allocation::ShipPartial,
+        priority: Priority::default(),
+        not_before: None,
+        requested_ship_by: None,
+        lines: vec![OrderLine { line: 1, sku: "A".parse().unwrap(), quantity: 2 }],
+        metadata: BTreeMap::new(),
+    };
+    let facts = facts.into_iter().map(|fact| recorded(Fact::Order(fact)));
+    StoredTransaction {
+        id: id(n),
+        client: ClientNo(1),
+        digest: [0; 32],
+        command: Command::Order(command),
+        facts: [accepted()].into_iter().chain(facts).collect(),
+    }
+}
+
+fn one_unit() -> Units {
+    Units::Lines([(1, 1)].into_iter().collect())
+}
+
+fn open(book: &mut Book, stored: &StoredTransaction) {
+    book.insert(OpenOrder::fold(stored).unwrap().unwrap());
+}
+
+fn turn(site: &Site, book: &mut Book, work: impl FnOnce(&mut Turn<'_>)) -> Decided {
+    let mut turn = Turn::new(site, NOW, Scope::Full, book, Vec::new());
+    work(&mut turn);
+    turn.finish()
+}
+
+fn facts_of(decided: &Decided) -> Vec<Fact> {
+    decided.writes.facts.iter().flat_map(|f| f.facts.iter().map(|r| r.fact.clone())).collect()
+}
+
+fn asked(asked: Instruction, letter: &DeadLetter) -> LaneEntry {
+    LaneEntry {
+        lane: Lane::Control,
+        n: 1,
+        item: LaneItem::Instruction(asked, Some(Box::new(letter.clone()))),
+    }
+}
+
+#[test]
+fn an_order_with_as_many_facts_as_it_may_have_is_kept_aside_for_good() {
+    let (site, mut book) = (site(), book());
+    let wave = id(90);
+    let mut long = OpenOrder::fold(&stored(
+        1,
+        vec![
+            OrderFact::Allocated { units: Units::Whole },
+            OrderFact::Released { n: 1, wave, units: Units::Whole },
+        ],
+    ))
+    .unwrap()
+    .unwrap();
+    long.version = super::FACTS_MAX - 1;
+    book.insert(long);
+    let release = ReleaseId { order: id(1), n: 1 };
+    let report = |n, step| {
+        let report = Report::Release { release, step };
+        let confirmation = Confirmation { confirmation_id: "c".into(), at: NOW, report };
+        LaneEntry { lane: Lane::Control, n, item: LaneItem::Report(Box::new(confirmation)) }
+    };
+    let last = turn(&site, &mut book, |t| t.control(vec![report(1, ReleaseReport::Picking)]));
+    let kinds = facts_of(&last);
+    assert!(matches!(
+        kinds.as_slice(),
+        [
+            Fact::Order(OrderFact::Picking { .. }),
+            Fact::Order(OrderFact::Exception { code: ExceptionCode::CrashedPipeline, .. }),
+            Fact::Order(OrderFact::Failed { cause: FailedCause::TooLong, .. })
+        ]
+    ));
+    let letter = last.writes.dead[0].clone();
+    assert_eq!((letter.kind, letter.id), (DeadKind::Order, Some(id(1))));
+
+    // What is reported now is kept aside with its bytes, and there is no going on.
+    let picked = ReleaseReport::Picked([(1, 2)].into_iter().collect());
+    let after = turn(&site, &mut book, |t| t.control(vec![report(2, picked)]));
+    assert!(after.writes.facts.is_empty());
+    assert_eq!(after.writes.dead[0].entry, Some((Lane::Control, 2)));
+    let redriven = turn(&site, &mut book, |t| t.control(vec![asked(Instruction::Redrive(1), &letter)]));
+    assert!(redriven.writes.settled.is_empty() && redriven.writes.facts.is_empty());
+    let ended = turn(&site, &mut book, |t| t.control(vec![asked(Instruction::GiveUp(1), &letter)]));
+    assert_eq!(ended.writes.settled, [(1, Settled::GivenUp)]);
+    assert_eq!((ended.writes.closed, book.orders().count()), (vec![id(1)], 0));
+}
+
+#[test]
+fn the_last_number_of_a_release_is_not_passed() {
+    let (site, mut book) = (site(), book());
+    let wave = id(90);
+    let facts = vec![
+        OrderFact::Allocated { units: one_unit() },
+        OrderFact::Released { n: u16::MAX, wave, units: Units::Whole },
+        OrderFact::Allocated { units: one_unit() },
+    ];
+    open(&mut book, &stored(1, facts));
+    assert_eq!(book.ready_len(), 1);
+    let decided = turn(&site, &mut book, |t| t.release(vec![vec![id(1)]]));
+    assert!(decided.writes.waves.is_empty());
+    assert!(matches!(
+        facts_of(&decided).last(),
+        Some(Fact::Order(OrderFact::Failed { cause: FailedCause::TooLong, release: None }))
+    ));
+    assert_eq!(book.ready_len(), 0);
+}
+
+#[test]
+fn an_entry_that_kills_becomes_a_failed_order_and_what_kills_even_so_goes_aside_as_it_is() {
+    let (site, mut book) = (site(), book());
+    let entry =
+        || LaneEntry { lane: Lane::Work, n: 7, item: LaneItem::Transaction(Box::new(stored(1, Vec::new()))) };
+    let convict = |deaths| move |t: &mut Turn<'_>| t.convict(Conviction::Entry(Box::new(entry())), deaths);
+    let raw = turn(&site, &mut book, convict(UNTOUCHABLE));
+    assert!(raw.writes.facts.is_empty() && raw.writes.opened.is_empty() && book.orders().count() == 0);
+    assert_eq!((raw.writes.taken, raw.writes.dead[0].entry), (vec![(Lane::Work, 7)], Some((Lane::Work, 7))));
+
+    let failed = turn(&site, &mut book, convict(DEATHS_MAX));
+    assert!(matches!(
+        facts_of(&failed).as_slice(),
+        [
+            Fact::Order(OrderFact::Exception { .. }),
+            Fact::Order(OrderFact::Failed { cause: FailedCause::Crashed, release: None })
+        ]
+    ));
+    let letter = &failed.writes.dead[0];
+    assert_eq!((letter.kind, letter.id, letter.entry), (DeadKind::Order, Some(id(1)), None));
+    assert_eq!((&failed.writes.opened, &failed.writes.taken), (&vec![id(1)], &vec![(Lane::Work, 7)]));
+    // In hand, and nobody will look at it: no deadline, no wave, no rank.
+    assert!(book.order(id(1)).is_some_and(|o| o.order.is_aside()));
+    assert_eq!(book.next_deadline(), Timestamp::NEVER);
+    let redriven = turn(&site, &mut book, |t| t.control(vec![asked(Instruction::Redrive(1), letter)]));
+    assert_eq!(facts_of(&redriven), [Fact::Order(OrderFact::Redriven)]);
+    assert!(book.next_deadline() <= NOW, "it wants its stock");
+}
+
+#[test]
+fn a_redriven_order_is_sent_to_the_wms_again_and_a_given_up_one_is_called_back() {
+    let (site, mut book) = (site(), book());
+    let (shared, answered) = (id(90), id(91));
+    let released = |wave| {
+        vec![
+            OrderFact::Allocated { units: Units::Whole },
+            OrderFact::Released { n: 1, wave, units: Units::Whole },
+        ]
+    };
+    for (n, wave) in [(1, shared), (2, shared), (3, answered)] {
+        open(&mut book, &stored(n, released(wave)));
+    }
+    let release = |n| ReleaseId { order: id(n), n: 1 };
+    book.wave_out(shared, vec![release(1), release(2)]);
+    let convict = |n| move |t: &mut Turn<'_>| t.convict(Conviction::Open(id(n)), DEATHS_MAX);
+    let mut letters = BTreeMap::new();
+    for n in 1..=3 {
+        let failed = turn(&site, &mut book, convict(n));
+        letters.insert(n, failed.writes.dead[0].clone());
+    }
+    let instruct =
+        |book: &mut Book, what, n: u64| turn(&site, book, |t| t.control(vec![asked(what, &letters[&n])]));
+    let third = instruct(&mut book, Instruction::Redrive(3), 3);
+    assert_eq!(third.writes.waves.len(), 1, "its wave may have been answered without it");
+    assert_eq!(third.writes.waves[0].releases, [release(3)]);
+    let first = instruct(&mut book, Instruction::GiveUp(1), 1);
+    assert_eq!((first.resend.into_iter().collect::<Vec<_>>(), first.dropped), (vec![shared], vec![]));
+    assert!(first.writes.answered.is_empty(), "the wave goes on without it");
+    let second = instruct(&mut book, Instruction::GiveUp(2), 2);
+    assert_eq!((second.writes.answered, second.dropped), (vec![shared], vec![shared]));
+    assert_eq!(book.orders().map(|o| o.order.id).collect::<Vec<_>>(), [id(3)]);
+}
+
+#[test]
+fn a_manifest_and_a_wave_that_kill_are_put_away_and_the_manifest_can_be_loaded_again() {
+    let (site, mut book) = (site(), book());
+    let command = ManifestCommand {
+        reference: "m1".parse().unwrap(),
+        carrier: "ups".into(),
+        service_level: "ground".into(),
+    };
+    let manifest = StoredTransaction {
+        id: id(5),
+        client: ClientNo::HOUSE,
+        digest: [0; 32],
+        command: Command::Manifest(command),
+        facts: vec![accepted(), recorded(Fact::Manifest(ManifestFact::Closed { cartons: 1 }))],
+    };
+    let image = PartitionImage { open: vec![manifest.clone()], ..PartitionImage::default() };
+    book.manifests = Book::restore(&image, Waits::default()).0.manifests;
+    let away = turn(&site, &mut book, |t| t.convict(Conviction::Open(id(5)), DEATHS_MAX));
+    assert_eq!((&away.writes.closed, book.manifests.len()), (&vec![id(5)], 0));
+    let letter = &away.writes.dead[0];
+    let back = turn(&site, &mut book, |t| {
+        t.visit(&manifest);
+        t.control(vec![asked(Instruction::Redrive(1), letter)]);
+    });
+    assert_eq!((back.writes.opened, back.reload, book.manifests.len()), (vec![id(5)], vec![id(5)], 1));
+
+    book.wave_out(id(90), vec![ReleaseId { order: id(1), n: 1 }]);
+    let wave = turn(&site, &mut book, |t| t.convict(Conviction::Wave(id(90)), DEATHS_MAX));
+    assert_eq!((wave.writes.answered, wave.dropped), (vec![id(90)], vec![id(90)]));
+    assert_eq!(wave.writes.dead[0].kind, DeadKind::Wave);
+    assert!(book.waves().is_empty());
+}
+
+#[test]
+fn what_cannot_be_folded_keeps_nobody_else_from_the_book() {
+    // A unit is picked of a release that there never was.
+    let broken = stored(1, vec![OrderFact::Picking { n: 4, picked: [(1, 1)].into_iter().collect() }]);
+    let mut headless = stored(2, Vec::new());
+    headless.facts.clear();
+    let unreadable = vec![(id(4), "format 99".to_owned())];
+    let open = vec![broken, headless, stored(3, Vec::new())];
+    let (book, aside) =
+        Book::restore(&PartitionImage { open, unreadable, ..PartitionImage::default() }, Waits::default());
+    assert_eq!(book.orders().map(|o| o.order.id).collect::<Vec<_>>(), [id(3)]);
+    let named: Vec<_> = aside.transactions.iter().map(|(id, _)| *id).collect();
+    assert_eq!(named, [id(4), id(1), id(2)]);
+    assert!(aside.transactions[1].1.contains("a fact names a release of its order"), "{aside:?}");
+}
