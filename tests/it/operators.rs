@@ -142,6 +142,29 @@ async fn an_order_that_is_redriven_too_early_fails_again_and_given_up_frees_its_
 }
 
 #[actix_rt::test]
+async fn an_order_that_kills_by_what_is_reported_about_it_goes_on_with_those_reports() {
+    let slow = "warehouses=[{code=\"ATL1\",partition=1,wms={kind=\"simulated\",pick=\"1s\",pack=\"10ms\",\
+                depart=\"50ms\",credits=200}}]";
+    let mut server = TestServer::start_with(&[slow, "manifests.close_every=100ms"]);
+    stock(&server, "ATL1", "S", 10).await;
+    let bad = place(&server, "bad").await;
+    is_in(&server, &bad, "released").await;
+    server.poison("panic", "bad");
+    is_crashed(&is_in(&server, &bad, "failed").await);
+    let good = place(&server, "good").await;
+    is_in(&server, &good, "shipped").await;
+    // Meanwhile the WMS has picked and packed it: said, and kept aside like the order itself.
+    let said = |l: &Value| l["kind"] == "confirmation" && l["transaction_id"] == json!(bad);
+    let found = letters_when(&server, |l| l.iter().filter(|l| said(l)).count() >= 2).await;
+    let of_order = found.iter().find(|l| l["kind"] == "order").expect("the order's own letter");
+    server.heal();
+    assert_eq!(about(&server, of_order, "redrive").await.status, 202);
+    is_in(&server, &bad, "shipped").await;
+    letters_when(&server, <[Value]>::is_empty).await;
+    store_is_sound(&mut server);
+}
+
+#[actix_rt::test]
 async fn given_up_stock_goes_to_whoever_waits_for_it() {
     let mut server = TestServer::start_with(&[
         &fast_warehouses(&["ATL1"]),

@@ -498,7 +498,8 @@ pub struct TurnCommit {
     /// What is kept aside. The bytes of the lane entry that a letter names go into it: such an entry
     /// must stand in `taken` as well. An order has one open letter: a new one replaces it.
     pub dead: Vec<DeadLetter>,
-    /// Dead letters that are dealt with; redriven ones go back into the lane that they came from.
+    /// Dead letters that are dealt with; redriven ones go back into the lane that they came from, with
+    /// an order also what was kept aside of what was said about it.
     pub settled: Vec<(u64, Settled)>,
     /// Orders that are dead letters no more: their open letter, if any, passes.
     pub relieved: Vec<TransactionId>,

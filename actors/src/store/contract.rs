@@ -57,6 +57,7 @@ macro_rules! contract {
                 serials_are_never_handed_out_twice
                 dead_letters_are_kept_in_order_and_paged
                 a_redriven_letter_goes_back_as_it_came
+                what_was_said_about_an_order_goes_on_with_it
                 an_order_has_one_letter_and_none_once_it_goes_on
                 a_pause_needs_no_owner_and_outlasts_turns
                 starts_are_counted_until_a_turn_says_otherwise
@@ -633,6 +634,30 @@ pub(super) async fn a_redriven_letter_goes_back_as_it_came(store: &SharedStore) 
     assert_eq!(store.dead_letter(HERE, 1).await.unwrap(), Some(Kept::Settled(Settled::Redriven)));
     assert_eq!(store.dead_letter(HERE, 9).await.unwrap(), None);
     assert_eq!(store.dead_letters_total(HERE).await.unwrap(), 2, "what was ever kept");
+}
+
+pub(super) async fn what_was_said_about_an_order_goes_on_with_it(store: &SharedStore) {
+    let fence = take(store, 1).await;
+    let reports = vec![report(1), report(2), report(3)];
+    store.append_reports(HERE, reports).await.unwrap().wait().await.unwrap();
+    let said = |n, of| letter(DeadKind::Confirmation, id(of), Some((Lane::Control, n)));
+    let dead = vec![said(1, 1), said(2, 2), letter(DeadKind::Order, id(1), None), said(3, 1)];
+    let taken = (1..=3).map(|n| (Lane::Control, n)).collect();
+    commit(store, fence, TurnCommit { taken, dead, ..TurnCommit::default() }).await.unwrap();
+    let settled = vec![(3, Settled::Redriven)];
+    commit(store, fence, TurnCommit { settled, ..TurnCommit::default() }).await.unwrap();
+    let left: Vec<_> =
+        store.dead_letters(HERE, 0, 9).await.unwrap().into_iter().map(|(n, letter)| (n, letter.id)).collect();
+    assert_eq!(left, [(2, Some(id(2)))]);
+    let again = store.gather(fence, ALL).await.unwrap().entries;
+    let names: Vec<_> = again
+        .iter()
+        .map(|e| match &e.item {
+            LaneItem::Report(report) => report.confirmation_id.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(names, ["c1", "c3"]);
 }
 
 pub(super) async fn an_order_has_one_letter_and_none_once_it_goes_on(store: &SharedStore) {

@@ -32,8 +32,9 @@ impl Turn<'_> {
 
     /// Why nothing can be booked about an order, if so.
     pub(super) fn unworkable(&self, id: TransactionId) -> Option<String> {
-        let too_long = |o: &&OpenOrder| o.order.redrive() == Err(NotPossible::TooLong);
-        let why = || self.order(id).filter(too_long).map(|_| NotPossible::TooLong.to_string());
+        // What is said about it waits with it: booking it may be what kills.
+        let aside = |o: &&OpenOrder| o.order.is_aside();
+        let why = || self.order(id).filter(aside).map(|_| "its order is kept aside".to_owned());
         self.unreadable.get(&id).cloned().or_else(why)
     }
 

@@ -1,11 +1,15 @@
 //! Dead letters: keeping them, dealing with them, and what operators ask for. A dead letter that was
 //! a lane entry keeps its bytes, so that it can go back as it came.
 
-use super::{ReadRows, RowError, Write, decoded, misshapen, read_chunked, read_counter};
+use super::read::walk_chunked;
+use super::{ReadRows, RowError, Walk, Write, decoded, misshapen, read_chunked, read_counter};
 use crate::domain::ids::{PartitionId, TransactionId};
 use crate::ports::store::{CommitError, DeadKind, DeadLetter, Instruction, Kept, Lane, Settled, TurnCommit};
 use crate::store::format::{self, Counter, PartitionRow};
 use crate::store::keys::{self, Table};
+
+/// Bytes of a letter's key without its chunk number: partition and number.
+const LETTER_KEY: usize = 2 + 8;
 
 /// The bytes of the lane entries that letters name, in the letters' order; empty for the others.
 /// Call it before the entries are taken.
@@ -46,10 +50,16 @@ pub(super) fn keep(
 pub(super) fn settle(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> Result<(), RowError> {
     for &(n, how) in &turn.settled {
         let Some((letter, bytes)) = letter(&*write.rows, home, n)? else { continue };
-        if let (Settled::Redriven, Some((lane, _))) = (how, letter.entry) {
-            write.enqueue(home, lane, &bytes)?;
+        let also = match (how, letter.kind, letter.id) {
+            (Settled::Redriven, DeadKind::Order, Some(order)) => said_about(&*write.rows, home, order)?,
+            _ => Vec::new(),
+        };
+        for (n, letter, bytes) in [(n, letter, bytes)].into_iter().chain(also) {
+            if let (Settled::Redriven, Some((lane, _))) = (how, letter.entry) {
+                write.enqueue(home, lane, &bytes)?;
+            }
+            remove(write, home, n, how)?;
         }
-        remove(write, home, n, how)?;
     }
     for order in &turn.relieved {
         if let Some(n) = number_of(&*write.rows, *order)? {
@@ -57,6 +67,26 @@ pub(super) fn settle(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit
         }
     }
     Ok(())
+}
+
+/// What was kept aside of what was said about an order: it goes on with the order.
+fn said_about(
+    rows: &dyn ReadRows,
+    home: PartitionId,
+    order: TransactionId,
+) -> Result<Vec<(u64, DeadLetter, Vec<u8>)>, RowError> {
+    let mut found = Vec::new();
+    let prefix = keys::partition(home);
+    walk_chunked(rows, Table::Dead, &prefix, None, LETTER_KEY, &mut |key, value| {
+        let n = keys::u64_at(key, 2).ok_or_else(|| misshapen(Table::Dead))?;
+        let (letter, bytes) = decoded(|| format!("dead letter {n}"), format::decode_dead(value))?;
+        let about = letter.kind == DeadKind::Confirmation && letter.id == Some(order);
+        if about && letter.entry.is_some() {
+            found.push((n, letter, bytes));
+        }
+        Ok(Walk::On)
+    })?;
+    Ok(found)
 }
 
 fn remove(write: &mut Write<'_>, home: PartitionId, n: u64, how: Settled) -> Result<(), RowError> {
@@ -157,7 +187,7 @@ pub fn paused(rows: &dyn ReadRows) -> Result<Vec<PartitionId>, RowError> {
         if decoded(|| format!("{partition:?}"), format::decode_partition(value))?.paused {
             paused.push(partition);
         }
-        Ok(super::Walk::On)
+        Ok(Walk::On)
     })?;
     Ok(paused)
 }

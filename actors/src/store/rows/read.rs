@@ -14,7 +14,7 @@ use crate::store::format::{self, StoredItem};
 use crate::store::keys::{self, Table};
 
 /// Visits chunked values whole, behind the key `after`. `head` is the length of a key without its chunk number.
-fn walk_chunked(
+pub(super) fn walk_chunked(
     rows: &dyn ReadRows,
     table: Table,
     prefix: &[u8],
