@@ -15,7 +15,7 @@ use crate::actors::house::{Drain, House};
 use crate::actors::ingestion::{Ingestion, Submit};
 use crate::actors::letters;
 pub use crate::actors::letters::InstructError;
-pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions};
+pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions, Warehouses};
 use crate::actors::site::Node;
 use crate::actors::tripwire::Tripwire;
 use crate::actors::waiters::Waiters;
@@ -110,7 +110,7 @@ impl Engine {
                 .collect(),
             waiters: Waiters::new(options.rules.waiters_max),
             rules: options.rules,
-            warehouses: options.warehouses,
+            warehouses: Warehouses::new(options.warehouses),
         });
         for partition in paused {
             if let Some(desk) = node.desks.get(&partition) {
@@ -189,7 +189,7 @@ struct Inner {
 impl Handle {
     /// The warehouses in configured order.
     #[must_use]
-    pub fn warehouses(&self) -> &[WarehouseOptions] {
+    pub fn warehouses(&self) -> &Warehouses {
         &self.0.node.warehouses
     }
 

@@ -19,6 +19,7 @@ mod orders;
 mod pace;
 mod problem;
 mod query;
+mod shown;
 mod state;
 mod status;
 mod unread;

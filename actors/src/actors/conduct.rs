@@ -4,6 +4,7 @@
 //! and a tree that has just been restored.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::book::{Aside, Book};
 use super::careful;
@@ -179,7 +180,7 @@ pub(super) async fn work(
 pub(super) struct Found {
     pub(super) lanes: Gathered,
     /// Orders and manifests that control entries are about and the book does not hold.
-    subjects: Vec<StoredTransaction>,
+    subjects: Vec<Arc<StoredTransaction>>,
     /// Those of them that cannot be read, and why.
     unreadable: Vec<(TransactionId, String)>,
     more: bool,
@@ -229,7 +230,7 @@ pub(super) async fn look_up(
             continue;
         }
         match site.node.store.transaction(id).await {
-            Ok(Some(Lookup::Live(stored))) => subjects.push(*stored),
+            Ok(Some(Lookup::Live(stored))) => subjects.push(stored),
             Ok(Some(Lookup::Expired(_)) | None) => {}
             // What is said about it is kept aside; it must not keep the rest from being worked.
             Err(ReadError::Corrupt { what, source }) => unreadable.push((id, format!("{what}: {source}"))),

@@ -8,7 +8,7 @@ use super::aside::Conviction;
 use super::{Decided, Scope, Turn};
 use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
-use crate::actors::options::{Rules, WarehouseOptions};
+use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::actors::site::{Node, Site};
 use crate::actors::waiters::Waiters;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
@@ -77,7 +77,7 @@ fn site() -> Site {
         entropy: Arc::new(SystemEntropy),
         faults: Arc::new(NoFaults),
         rules,
-        warehouses: vec![warehouse.clone()],
+        warehouses: Warehouses::new(vec![warehouse.clone()]),
         clients: std::collections::HashMap::new(),
         client_names: BTreeMap::new(),
         desks: BTreeMap::new(),

@@ -6,6 +6,7 @@
 //! nothing; one that fails may have, and its backend aborts.
 
 mod accept;
+mod claims;
 mod dead;
 mod names;
 mod read;
@@ -22,11 +23,12 @@ use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::ports::store::{CommitError, Lane, ReadError};
 
 pub use accept::{accept, append_reports};
+pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merged as claimed};
 pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
-pub use names::{LAYOUT, begin, lease_serials, register};
+pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
-    cartons, claimed, dead_letters, feed, gather, load, orders_of, position, positions, scan, ship_to,
-    transaction, wake_ups,
+    cartons, dead_letters, feed, gather, load, orders_of, position, positions, scan, ship_to, transaction,
+    wake_ups,
 };
 pub use sweep::sweep;
 pub use turn::{commit, take};
@@ -162,6 +164,10 @@ pub struct Write<'a> {
     pub rows: &'a mut dyn WriteRows,
     /// Numbers and counts; flushed before the commit, forgotten on an abort.
     pub counters: &'a mut Counters,
+    /// Who holds which reference.
+    pub claims: &'a mut Claims,
+    /// Transactions that were there before and are changed: what was read of them is old.
+    pub changed: &'a mut Vec<TransactionId>,
     /// What there is room for.
     pub room: Room,
 }
