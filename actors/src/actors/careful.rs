@@ -9,8 +9,9 @@
 use std::sync::Arc;
 
 use super::book::OpenOrder;
-use super::conduct::{Found, Hand, Input, Owing, Tree, TurnError, gather, look_up, perform, work};
+use super::conduct::{Hand, Input, Owing, Tree, TurnError, perform, work};
 use super::gate::AskError;
+use super::gathering::{Found, gather, look_up};
 use super::site::Site;
 use super::turn::{Conviction, Scope};
 use crate::domain::ids::TransactionId;
@@ -219,5 +220,30 @@ impl Careful<'_> {
     ) -> Result<(), TurnError> {
         let input = Input { answers: Vec::new(), found, scope, convicted };
         work(self.site, self.fence, self.tree, self.hand, input).await.map(|_wake_at| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::turn::tests::{site, stored};
+
+    #[tokio::test]
+    async fn what_ends_the_process_by_its_folding_is_left_out_unfolded() {
+        let site = site();
+        let store = &site.node.store;
+        let fence = store.take(site.partition(), 1).await.unwrap().wait().await.unwrap();
+        let mut image = PartitionImage::default();
+        image.open = (1..=4).map(|n| stored(n, Vec::new())).collect();
+        let ids: Vec<TransactionId> = image.open.iter().map(|o| o.id).collect();
+        image.trouble.deaths = vec![(Span::alone(Thing::Fold(ids[1])), DEATHS_MAX)];
+        try_folds(&site, fence, &mut image).await.unwrap();
+        let left: Vec<TransactionId> = image.open.iter().map(|o| o.id).collect();
+        assert_eq!(left, [ids[0], ids[2], ids[3]]);
+        assert_eq!(image.unreadable.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [ids[1]]);
+        // The last that was in hand is what a death from here on would be about.
+        let trouble = store.load(fence).await.unwrap().trouble;
+        let last = Span { first: Thing::Fold(ids[2]), last: Thing::Fold(ids[3]) };
+        assert_eq!(trouble.in_hand, Some(last));
     }
 }

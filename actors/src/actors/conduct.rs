@@ -3,37 +3,23 @@
 //! Between gather and durable nothing leaves the tree; after that the same `perform` serves a turn
 //! and a tree that has just been restored.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use super::book::{Aside, Book};
 use super::careful;
 use super::gate::{AskError, Door};
+use super::gathering::{Found, count, gather};
 use super::inventory::Inventory;
 use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::options::Snapshot;
 use super::site::Site;
-use super::turn::{
-    Conviction, Decided, Scope, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out,
-};
+use super::turn::{Conviction, Decided, Scope, Turn, cartons_in, cartons_of_answer, manifest_out, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
 use crate::domain::ids::{ReleaseId, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::faults::FaultPoint;
-use crate::ports::store::{
-    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError, Settled,
-    StoredTransaction,
-};
+use crate::ports::store::{CommitError, Fence, Lane, LaneEntry, LaneItem, ReadError, Settled};
 use crate::ports::trouble::Trouble;
 use crate::ports::wms::Presented;
 
-/// Inputs of a turn, over all lanes: a turn's decisions stay within about a millisecond.
-const INPUTS_MAX: usize = 256;
-/// Control entries that a turn works at most; the rest of the inputs stay for stock and work, so
-/// that a flood of reports cannot hold up receipts for ever.
-const CONTROL_MAX: usize = 192;
-/// Moves that a turn works at most.
-const STOCK_MAX: usize = 64;
 /// SSCC serials leased at a time.
 const SERIALS_BLOCK: u64 = 1_000;
 
@@ -174,84 +160,6 @@ pub(super) async fn work(
     hand.standing = perform(site, tree, &hand.book, owing).await?;
     hand.more |= again;
     Ok(wake_at)
-}
-
-/// What a turn found.
-pub(super) struct Found {
-    pub(super) lanes: Gathered,
-    /// Orders and manifests that control entries are about and the book does not hold.
-    subjects: Vec<Arc<StoredTransaction>>,
-    /// Those of them that cannot be read, and why.
-    unreadable: Vec<(TransactionId, String)>,
-    more: bool,
-}
-
-impl Found {
-    /// Nothing but what the turn's scope brings.
-    pub(super) fn nothing(paused: bool) -> Found {
-        let lanes = Gathered { paused, ..Gathered::default() };
-        Found { lanes, subjects: Vec::new(), unreadable: Vec::new(), more: false }
-    }
-}
-
-/// Gathers a turn's inputs.
-pub(super) async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnError> {
-    let credits = site.warehouse.credits as usize;
-    let free = credits.saturating_sub(book.credits_used() + book.ready_len());
-    let limits = GatherLimits { control: CONTROL_MAX, stock: STOCK_MAX, work: free.min(INPUTS_MAX) };
-    let mut lanes = site.node.store.gather(fence, limits).await?;
-    let more = cut(&mut lanes, limits);
-    look_up(site, fence, book, lanes, more).await
-}
-
-/// Reads what the entries are about and the book does not hold.
-pub(super) async fn look_up(
-    site: &Site,
-    fence: Fence,
-    book: &Book,
-    lanes: Gathered,
-    more: bool,
-) -> Result<Found, TurnError> {
-    let (mut unreadable, mut subjects) = (Vec::new(), Vec::new());
-    let here: BTreeSet<TransactionId> = lanes
-        .entries
-        .iter()
-        .filter_map(|e| match (&e.lane, &e.item) {
-            (Lane::Work, LaneItem::Transaction(stored)) => Some(stored.id),
-            (Lane::Work | Lane::Stock | Lane::Control, _) => None,
-        })
-        .collect();
-    let mut wanted: Vec<TransactionId> = lanes.entries.iter().filter_map(subject).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    for id in wanted {
-        let known = book.order(id).is_some() || book.manifests.contains_key(&id) || here.contains(&id);
-        if known || id.home() != fence.partition {
-            continue;
-        }
-        match site.node.store.transaction(id).await {
-            Ok(Some(Lookup::Live(stored))) => subjects.push(stored),
-            Ok(Some(Lookup::Expired(_)) | None) => {}
-            // What is said about it is kept aside; it must not keep the rest from being worked.
-            Err(ReadError::Corrupt { what, source }) => unreadable.push((id, format!("{what}: {source}"))),
-            Err(e @ ReadError::Unavailable(_)) => return Err(e.into()),
-        }
-    }
-    Ok(Found { lanes, subjects, unreadable, more })
-}
-
-fn count(lane: Lane, entries: &[LaneEntry]) -> usize {
-    entries.iter().filter(|e| e.lane == lane).count()
-}
-
-/// Bounds a turn's inputs over all lanes; true when some lane may hold more.
-fn cut(lanes: &mut Gathered, limits: GatherLimits) -> bool {
-    let full = count(Lane::Control, &lanes.entries) >= limits.control
-        || count(Lane::Stock, &lanes.entries) >= limits.stock
-        || (limits.work > 0 && count(Lane::Work, &lanes.entries) >= limits.work)
-        || lanes.entries.len() > INPUTS_MAX;
-    lanes.entries.truncate(INPUTS_MAX);
-    full
 }
 
 async fn decide(site: &Site, tree: &Tree, hand: &mut Hand, input: Input) -> Result<Decided, TurnError> {

@@ -14,6 +14,7 @@ pub(crate) mod careful;
 pub(crate) mod conduct;
 pub(crate) mod desk;
 pub(crate) mod gate;
+pub(crate) mod gathering;
 pub(crate) mod home;
 pub(crate) mod house;
 pub(crate) mod ingestion;

@@ -49,7 +49,8 @@ impl Wms for Unasked {
     }
 }
 
-fn site() -> Site {
+/// The site of a tree that nobody runs.
+pub(crate) fn site() -> Site {
     let warehouse = WarehouseOptions {
         code: "ATL1".into(),
         partition: HERE,
@@ -116,7 +117,7 @@ fn accepted() -> Recorded {
 }
 
 /// An accepted order of two units, part by part, and what happened to it since.
-fn stored(n: u64, facts: Vec<OrderFact>) -> StoredTransaction {
+pub(crate) fn stored(n: u64, facts: Vec<OrderFact>) -> StoredTransaction {
     let command = OrderCommand {
         reference: format!("o{n}").parse().unwrap(),
         warehouse: None,
