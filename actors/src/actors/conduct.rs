@@ -10,6 +10,7 @@ use super::gate::{AskError, Door};
 use super::inventory::Inventory;
 use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::options::Snapshot;
+use super::report::Cause;
 use super::site::Site;
 use super::turn::{Decided, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
@@ -17,7 +18,7 @@ use crate::domain::ids::{ReleaseId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{
-    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
+    CommitError, DeadKind, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
     StoredTransaction,
 };
 use crate::ports::wms::Presented;
@@ -43,6 +44,18 @@ pub(crate) enum TurnError {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Unfounded(#[from] Unfounded),
+}
+
+impl TurnError {
+    /// The same, as it is counted.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            TurnError::Ask(_) => Cause::NoAnswer,
+            TurnError::Read(_) => Cause::Unreadable,
+            TurnError::Commit(why) => why.into(),
+            TurnError::Unfounded(_) => Cause::Unfounded,
+        }
+    }
 }
 
 /// The doors to the tree's other actors.
@@ -87,14 +100,17 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     let gathered = gather(&site, fence, &hand.book).await?;
     site.strike(FaultPoint::PipelineGathered);
     let pulled = count(Lane::Work, &gathered.lanes.entries) as u64;
-    let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.oldest);
+    let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.next);
     hand.more = gathered.more;
-    let Decided { writes, touched, silent } = decide(&site, &tree, &mut hand, answers, gathered).await?;
+    let decided = decide(&site, &tree, &mut hand, answers, gathered).await?;
+    let Decided { writes, touched, silent, ends, violations } = decided;
+    violations.iter().for_each(|violation| site.node.tallies.violated(violation));
     let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).collect();
     let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).collect();
     // Cancellations wait for their wave's answer: with it they are owed.
     let answered = !writes.answered.is_empty();
     let wake_at = writes.wake_at;
+    let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;
     }
@@ -102,6 +118,7 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     if site.token.is_cancelled() {
         return Err(TurnError::Ask(AskError::Gone));
     }
+    site.node.tallies.durable(&ends, &dead);
     for id in &touched {
         site.node.waiters.wake(*id);
     }
@@ -166,8 +183,18 @@ fn cut(lanes: &mut Gathered, limits: GatherLimits) -> bool {
         || count(Lane::Stock, &lanes.entries) >= limits.stock
         || (limits.work > 0 && count(Lane::Work, &lanes.entries) >= limits.work)
         || lanes.entries.len() > INPUTS_MAX;
-    lanes.entries.truncate(INPUTS_MAX);
+    let left = lanes.entries.drain(INPUTS_MAX.min(lanes.entries.len())..);
+    let left_in_lane = left.filter(|e| e.lane == Lane::Work).find_map(|e| accepted_at(&e.item));
+    lanes.next = left_in_lane.or(lanes.next);
     full
+}
+
+/// When the order of an entry was accepted.
+fn accepted_at(item: &LaneItem) -> Option<Timestamp> {
+    match item {
+        LaneItem::Transaction(stored) => stored.facts.first().map(|accepted| accepted.at),
+        LaneItem::Report(_) | LaneItem::Undecodable(_) => None,
+    }
 }
 
 async fn decide(
@@ -289,6 +316,7 @@ fn publish(site: &Site, hand: &Hand, (backlog, oldest): (u64, Option<Timestamp>)
     let snapshot = Snapshot {
         backlog,
         oldest,
+        open: hand.book.by_state(),
         unreleased: hand.book.ready_len() as u64,
         credits_used: u32::try_from(hand.book.credits_used()).unwrap_or(u32::MAX),
         pace: hand.book.pace.report(now),
