@@ -13,7 +13,9 @@ mod confirmations;
 mod front;
 mod headers;
 mod health;
+mod metrics;
 mod moves;
+mod ops;
 mod orders;
 mod pace;
 mod problem;
@@ -116,6 +118,8 @@ fn routes(config: &mut ServiceConfig) {
     config
         .service(get("/healthz", read().to(health::alive)))
         .service(get("/readyz", read().to(health::ready)))
+        .service(get("/metrics", read().to(metrics::get)))
+        .service(get("/v1/ops/actors", read().to(ops::actors::list)))
         .service(
             path_for("/v1/orders", "GET, HEAD, POST")
                 .route(web::post().to(orders::create))

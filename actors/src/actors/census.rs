@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::desk::Desk;
 use super::options::WarehouseOptions;
-use super::report::{
-    ActorReport, ActorType, GateReport, Observed, Phase, Report, WarehouseReport,
-};
+use super::report::{ActorReport, ActorType, GateReport, Observed, Phase, Report, WarehouseReport};
 use super::site::Node;
 use super::vitals::{TreeVitals, Vitals};
 use crate::domain::state::State;

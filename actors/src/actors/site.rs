@@ -1,7 +1,7 @@
 //! What the actors of a node, and of one tree, share. All of it is immutable, a port, or counts.
 
-use std::collections::{BTreeMap, HashMap};
 use parking_lot::RwLock;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio_util::sync::CancellationToken;

@@ -142,7 +142,7 @@ impl Tallies {
                 (kind, outcome, self.commands[kind as usize][outcome as usize].load(Relaxed))
             })
         };
-        let finals = State::ALL.into_iter().filter(|state| state.is_final());
+        let finals = State::ALL.into_iter().filter(|state| state.ends_an_order());
         Tally {
             commands: Kind::ALL.into_iter().flat_map(of_kind).collect(),
             accept: self.accept.read(),

@@ -91,7 +91,8 @@ impl Warehouse {
             ledger.remember(open.client, open.order.waiting());
         }
         self.epoch = fence.epoch;
-        let inventory = self.child(ctx, ActorType::Inventory, move |site, wire| Inventory::new(site, ledger, wire));
+        let inventory =
+            self.child(ctx, ActorType::Inventory, move |site, wire| Inventory::new(site, ledger, wire));
         let wms = self.child(ctx, ActorType::WmsLink, WmsLink::new);
         let manifester = self.child(ctx, ActorType::Manifester, Manifester::new);
         let tree = Tree {
