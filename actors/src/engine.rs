@@ -177,6 +177,9 @@ fn keep_house(
     house
 }
 
+/// An Ingestion's door, and what is counted of it and of those before it.
+type Taker = (Door<Ingestion>, Arc<Vitals>);
+
 /// The engine's public door; cheap to clone.
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
@@ -185,7 +188,7 @@ struct Inner {
     node: Arc<Node>,
     house: Arc<Mutex<Addr<House>>>,
     /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
-    ingestion: RwLock<HashMap<ThreadId, (Door<Ingestion>, Arc<Vitals>)>>,
+    ingestion: RwLock<HashMap<ThreadId, Taker>>,
     draining: AtomicBool,
 }
 

@@ -251,16 +251,19 @@ impl Handler<TreeDown> for House {
     fn handle(&mut self, down: TreeDown, ctx: &mut Self::Context) {
         let TreeDown { partition, start, panicked } = down;
         let _handling = self.node.house.handle();
-        // An ordered end is no death.
-        if self.node.is_ending() {
-            return;
-        }
         match self.trees.get(&partition) {
             Some(Tree::Running { start: running, .. }) if *running == start => {}
             // It was put to sleep, or a later start runs already.
             Some(Tree::Running { .. } | Tree::Down) | None => return,
         }
         self.trees.insert(partition, Tree::Down);
+        if self.node.is_ending() {
+            // An ordered end is no death.
+            if let Some(desk) = self.node.desks.get(&partition) {
+                desk.tree_is(TreeState::Asleep);
+            }
+            return;
+        }
         let cause = self.node.desks.get(&partition).map(|desk| {
             desk.tree_is(TreeState::Down);
             let cause = desk.vitals().warehouse.died(panicked, self.node.now());

@@ -202,10 +202,11 @@ mod tests {
         drop(handling);
         assert_eq!((vitals.in_hand(), vitals.handling().count()), (None, 1));
         let inside = vitals.clone();
-        let died = std::panic::catch_unwind(move || {
+        let over_a_message = std::panic::AssertUnwindSafe(move || {
             let _handling = inside.handle();
             panic!("over a message");
         });
+        let died = std::panic::catch_unwind(over_a_message);
         assert!(died.is_err());
         assert_eq!((vitals.in_hand(), vitals.handling().count()), (None, 2));
     }

@@ -248,6 +248,7 @@ impl Handler<Gated<Collect>> for WmsLink {
 
     fn handle(&mut self, _: Gated<Collect>, _: &mut Self::Context) -> Self::Result {
         let _handling = self.site.desk.vitals().wms_link.handle();
+        self.show();
         MessageResult(std::mem::take(&mut self.answers))
     }
 }

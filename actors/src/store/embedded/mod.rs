@@ -30,6 +30,7 @@ use crate::ports::BoxFuture;
 use crate::ports::entropy::{Entropy, SystemEntropy};
 use crate::ports::fate::Fate;
 use crate::ports::store::{CommitError, Durability, ReadError};
+use crate::ports::store_report::{StoreReport, StoreVitals};
 use tables::{Reading, Tables, Writing};
 use writer::{Job, Operation, Writer};
 
@@ -49,6 +50,7 @@ pub struct EmbeddedStore {
     queue: Option<SyncSender<Box<dyn Job>>>,
     writer: Option<JoinHandle<()>>,
     alive: Arc<AtomicBool>,
+    vitals: Arc<StoreVitals>,
     env: Env<WithoutTls>,
     tables: Tables,
     dir: PathBuf,
@@ -107,6 +109,7 @@ impl EmbeddedStore {
             return Err(OpenError::WrongFormat { found, supported: LAYOUT });
         }
         let alive = Arc::new(AtomicBool::new(true));
+        let vitals = Arc::new(StoreVitals::new(QUEUE_MAX));
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let writer = Writer {
             env: env.clone(),
@@ -115,11 +118,12 @@ impl EmbeddedStore {
             counters: Counters::default(),
             fate,
             alive: Arc::clone(&alive),
+            vitals: Arc::clone(&vitals),
         };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn(move || writer.run(&jobs)).map_err(|e| unreadable(dir, e))?;
         let (queue, writer, dir) = (Some(queue), Some(writer), dir.to_owned());
-        Ok(EmbeddedStore { queue, writer, alive, env, tables, dir, id, _lock: lock })
+        Ok(EmbeddedStore { queue, writer, alive, vitals, env, tables, dir, id, _lock: lock })
     }
 
     /// The random id that the store got when it began.
@@ -196,6 +200,10 @@ impl Backend for EmbeddedStore {
         self.alive.load(Ordering::Acquire) && room::measure(&self.dir, 0) > Room::Nothing
     }
 
+    fn report(&self) -> StoreReport {
+        self.vitals.read()
+    }
+
     fn read<T>(&self, read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError>) -> Result<T, ReadError> {
         let txn = self.env.read_txn().map_err(|e| ReadError::from(backend_error(e)))?;
         read(&Reading { tables: &self.tables, txn: &txn }).map_err(ReadError::from)
@@ -208,8 +216,10 @@ impl Backend for EmbeddedStore {
     ) -> BoxFuture<Result<T, CommitError>> {
         let (answer, result) = tokio::sync::oneshot::channel();
         let job = Box::new(Operation { operation, items, value: None, answer });
+        self.vitals.queues();
         let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok());
         if !sent {
+            self.vitals.refuses();
             return Box::pin(ready(Err(CommitError::Unavailable(Arc::new(QueueFull)))));
         }
         Box::pin(async move {
