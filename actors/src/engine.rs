@@ -14,7 +14,7 @@ use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
 use crate::actors::ingestion::{Ingestion, Submit};
-pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions};
+pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions, Warehouses};
 pub use crate::actors::report;
 use crate::actors::site::Node;
 use crate::actors::tallies::Tallies;
@@ -109,7 +109,7 @@ impl Engine {
                 .collect(),
             waiters: Waiters::new(options.rules.waiters_max),
             rules: options.rules,
-            warehouses: options.warehouses,
+            warehouses: Warehouses::new(options.warehouses),
             ending: AtomicBool::new(false),
             tallies: Tallies::new(),
             house: Vitals::new(),
@@ -195,7 +195,7 @@ struct Inner {
 impl Handle {
     /// The warehouses in configured order.
     #[must_use]
-    pub fn warehouses(&self) -> &[WarehouseOptions] {
+    pub fn warehouses(&self) -> &Warehouses {
         &self.0.node.warehouses
     }
 

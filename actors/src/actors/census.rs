@@ -15,8 +15,8 @@ pub(crate) fn report(node: &Node) -> Report {
     let mut warehouses = Vec::new();
     let mut trees = Phase::ALL.map(|phase| (phase, 0));
     let mut orders = State::ALL.map(|state| (state, 0));
-    let mut children = Vec::with_capacity(node.warehouses.len());
-    for options in &node.warehouses {
+    let mut children = Vec::new();
+    for options in node.warehouses.iter() {
         let Some(desk) = node.desks.get(&options.partition) else { continue };
         let phase = desk.phase();
         trees[phase as usize].1 += 1;
