@@ -233,8 +233,8 @@ mod tests {
         let site = site();
         let store = &site.node.store;
         let fence = store.take(site.partition(), 1).await.unwrap().wait().await.unwrap();
-        let mut image = PartitionImage::default();
-        image.open = (1..=4).map(|n| stored(n, Vec::new())).collect();
+        let open = (1..=4).map(|n| stored(n, Vec::new())).collect();
+        let mut image = PartitionImage { open, ..PartitionImage::default() };
         let ids: Vec<TransactionId> = image.open.iter().map(|o| o.id).collect();
         image.trouble.deaths = vec![(Span::alone(Thing::Fold(ids[1])), DEATHS_MAX)];
         try_folds(&site, fence, &mut image).await.unwrap();

@@ -10,13 +10,14 @@ use super::gathering::{Found, count, gather};
 use super::inventory::Inventory;
 use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::options::Snapshot;
+use super::report::Cause;
 use super::site::Site;
 use super::turn::{Conviction, Decided, Scope, Turn, cartons_in, cartons_of_answer, manifest_out, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
 use crate::domain::ids::{ReleaseId, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::faults::FaultPoint;
-use crate::ports::store::{CommitError, Fence, Lane, LaneEntry, LaneItem, ReadError, Settled};
+use crate::ports::store::{CommitError, DeadKind, Fence, Lane, LaneEntry, LaneItem, ReadError, Settled};
 use crate::ports::trouble::Trouble;
 use crate::ports::wms::Presented;
 
@@ -32,6 +33,17 @@ pub(crate) enum TurnError {
     Read(#[from] ReadError),
     #[error("the turn could not be committed")]
     Commit(#[from] CommitError),
+}
+
+impl TurnError {
+    /// The same, as it is counted.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            TurnError::Ask(_) => Cause::NoAnswer,
+            TurnError::Read(_) => Cause::Unreadable,
+            TurnError::Commit(why) => why.into(),
+        }
+    }
 }
 
 /// The doors to the tree's other actors.
@@ -104,7 +116,7 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     let found = gather(&site, fence, &hand.book).await?;
     site.strike(FaultPoint::PipelineGathered);
     let pulled = count(Lane::Work, &found.lanes.entries) as u64;
-    let backlog = (found.lanes.backlog - pulled, found.lanes.oldest);
+    let backlog = (found.lanes.backlog - pulled, found.lanes.next);
     let paused = found.lanes.paused;
     hand.more = found.more;
     let input = Input { answers, found, scope: Scope::Full, convicted: None };
@@ -127,8 +139,9 @@ pub(super) async fn work(
     input: Input,
 ) -> Result<Timestamp, TurnError> {
     let full = input.scope == Scope::Full;
-    let Decided { mut writes, touched, silent, resend, dropped, reload } =
-        decide(site, tree, hand, input).await?;
+    let decided = decide(site, tree, hand, input).await?;
+    let Decided { mut writes, touched, silent, resend, dropped, reload, ends, violations } = decided;
+    violations.iter().for_each(|violation| site.node.tallies.violated(violation));
     let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).chain(resend).collect();
     let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).chain(reload).collect();
     // Cancellations wait for their wave's answer: with it they are owed.
@@ -139,6 +152,7 @@ pub(super) async fn work(
     if full && !hand.trouble.is_clear() {
         writes.trouble = Some(Trouble::default());
     }
+    let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;
     }
@@ -149,6 +163,7 @@ pub(super) async fn work(
     if site.token.is_cancelled() {
         return Err(TurnError::Ask(AskError::Gone));
     }
+    site.node.tallies.durable(&ends, &dead);
     for id in &touched {
         site.node.waiters.wake(*id);
     }
@@ -309,6 +324,7 @@ fn publish(
     let snapshot = Snapshot {
         backlog,
         oldest,
+        open: hand.book.by_state(),
         unreleased: hand.book.ready_len() as u64,
         credits_used: u32::try_from(hand.book.credits_used()).unwrap_or(u32::MAX),
         pace: hand.book.pace.report(now),

@@ -9,6 +9,7 @@ use super::conduct::TurnError;
 use super::site::Site;
 use super::turn::subject;
 use crate::domain::ids::TransactionId;
+use crate::domain::time::Timestamp;
 use crate::ports::store::{
     Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError, StoredTransaction,
 };
@@ -96,6 +97,65 @@ fn cut(lanes: &mut Gathered, limits: GatherLimits) -> bool {
         || count(Lane::Stock, &lanes.entries) >= limits.stock
         || (limits.work > 0 && count(Lane::Work, &lanes.entries) >= limits.work)
         || lanes.entries.len() > INPUTS_MAX;
-    lanes.entries.truncate(INPUTS_MAX);
+    let left = lanes.entries.drain(INPUTS_MAX.min(lanes.entries.len())..);
+    let left_in_lane = left.filter(|e| e.lane == Lane::Work).find_map(|e| accepted_at(&e.item));
+    lanes.next = left_in_lane.or(lanes.next);
     full
+}
+
+/// When the order of an entry was accepted.
+fn accepted_at(item: &LaneItem) -> Option<Timestamp> {
+    match item {
+        LaneItem::Transaction(stored) => stored.facts.first().map(|accepted| accepted.at),
+        LaneItem::Report(_) | LaneItem::Instruction(..) | LaneItem::Undecodable(..) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::command::{Change, Command, MoveCommand};
+    use crate::domain::fact::{Accepted, Fact, Recorded};
+    use crate::domain::ids::{ClientNo, PartitionId};
+
+    fn entry(lane: Lane, n: u64) -> LaneEntry {
+        let at = Timestamp(n as i64);
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
+        let accepted = Accepted { correlation: "a".parse().unwrap(), trace };
+        let stored = StoredTransaction {
+            id: TransactionId::new(at, PartitionId(1), n),
+            client: ClientNo(1),
+            digest: [0; 32],
+            command: Command::Move(MoveCommand {
+                reference: "r".parse().unwrap(),
+                warehouse: "ATL1".to_owned(),
+                sku: "A".parse().unwrap(),
+                change: Change::Receipt { quantity: 1 },
+            }),
+            facts: vec![Recorded { at, fact: Fact::Accepted(accepted) }],
+        };
+        LaneEntry { lane, n, item: LaneItem::Transaction(Box::new(stored)) }
+    }
+
+    #[test]
+    fn what_a_full_turn_leaves_in_the_lane_is_the_oldest_that_waits() {
+        let limits = GatherLimits { control: CONTROL_MAX, stock: STOCK_MAX, work: 100 };
+        let full = |work: u64| {
+            let control = (0..CONTROL_MAX as u64).map(|n| entry(Lane::Control, n));
+            let work = (0..work).map(|n| entry(Lane::Work, 1_000 + n));
+            Gathered {
+                entries: control.chain(work).collect(),
+                backlog: 300,
+                next: Some(Timestamp(5_000)),
+                paused: false,
+            }
+        };
+        let mut lanes = full(100);
+        assert!(cut(&mut lanes, limits));
+        assert_eq!(lanes.entries.len(), INPUTS_MAX);
+        assert_eq!(lanes.next, Some(Timestamp(1_064)), "192 reports leave room for 64 orders");
+        let mut lanes = full(50);
+        cut(&mut lanes, limits);
+        assert_eq!((lanes.entries.len(), lanes.next), (242, Some(Timestamp(5_000))));
+    }
 }

@@ -5,7 +5,9 @@ pub mod clock;
 pub mod entropy;
 pub mod fate;
 pub mod faults;
+pub mod measure;
 pub mod store;
+pub mod store_report;
 pub mod trouble;
 pub mod wms;
 

@@ -273,7 +273,7 @@ async fn live(world: &Arc<World>, wms: &Arc<WorldWms>, workload: &mut Workload, 
         let dies_after = world.profile.steps / (world.profile.deaths + 1);
         workload.run(&handle, dies_after).await;
         tokio::time::sleep(world.pause(400)).await;
-        return;
+        return counted(world, &handle);
     }
     workload.run(&handle, usize::MAX).await;
     world.faulty.store(false, SeqCst);
@@ -287,6 +287,14 @@ async fn live(world: &Arc<World>, wms: &Arc<WorldWms>, workload: &mut Workload, 
             workload.slip_in(&handle).await;
             workload.rest(&handle).await;
         }
+    }
+    counted(world, &handle);
+}
+
+/// What the node itself counted of invariants that did not hold.
+fn counted(world: &World, handle: &Handle) {
+    for (id, n) in handle.report().tally.violations.into_iter().filter(|(_, n)| *n > 0) {
+        world.observer.violated(Violation { id, found: format!("the node counted it {n} times") });
     }
 }
 

@@ -81,7 +81,6 @@ pub(crate) async fn list(
     call: Call,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    super::enter(&call)?;
     let params = Params::read(&request, &["warehouse", "after", "limit"])?;
     let after: Option<LetterId> = params.parsed("after")?;
     let limit = params.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
@@ -144,7 +143,6 @@ async fn instruct(
     id: &str,
     asked: fn(u64) -> Instruction,
 ) -> Result<HttpResponse, Problem> {
-    super::enter(call)?;
     Params::read(request, &[])?;
     let LetterId(partition, n) = id.parse().map_err(|NoLetter| Problem::NotFound)?;
     let asked = asked(n);

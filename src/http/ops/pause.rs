@@ -37,7 +37,6 @@ async fn set(
     code: &str,
     paused: bool,
 ) -> Result<HttpResponse, Problem> {
-    super::enter(call)?;
     Params::read(request, &[])?;
     let warehouse = warehouses::enter(state, call, code)?;
     state.engine.set_paused(warehouse.partition, paused).await?;

@@ -10,6 +10,8 @@ use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
 use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::actors::site::{Node, Site};
+use crate::actors::tallies::Tallies;
+use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
@@ -83,6 +85,10 @@ pub(crate) fn site() -> Site {
         client_names: BTreeMap::new(),
         desks: BTreeMap::new(),
         waiters: Waiters::new(1),
+        ending: std::sync::atomic::AtomicBool::new(false),
+        tallies: Tallies::new(),
+        house: Vitals::new(),
+        ingestion: parking_lot::RwLock::default(),
     };
     Site {
         node: Arc::new(node),

@@ -295,23 +295,24 @@ pub fn gather(
 ) -> Result<Gathered, RowError> {
     let paused = read_partition(rows, partition)?.paused;
     let mut entries = Vec::new();
-    for lane in Lane::ALL {
-        let limit = match lane {
-            Lane::Control => limits.control,
-            Lane::Stock => limits.stock,
-            Lane::Work if paused => 0,
-            Lane::Work => limits.work,
-        };
+    for (lane, limit) in [(Lane::Control, limits.control), (Lane::Stock, limits.stock)] {
         for (n, value) in lane_head(rows, partition, lane, limit)? {
             entries.push(LaneEntry { lane, n, item: lane_item(rows, partition, &value)? });
         }
     }
+    // One more than is taken: how long that one has waited is what operators and clients are told.
+    let mut next = None;
+    let work_max = if paused { 0 } else { limits.work };
+    let work = lane_head(rows, partition, Lane::Work, work_max.saturating_add(1))?;
+    for (i, (n, value)) in work.into_iter().enumerate() {
+        if i == work_max {
+            next = accepted_at(rows, &value)?;
+        } else {
+            entries.push(LaneEntry { lane: Lane::Work, n, item: lane_item(rows, partition, &value)? });
+        }
+    }
     let backlog = read_counter(rows, &keys::lane_counter(partition, Lane::Work))?.count;
-    let oldest = match lane_head(rows, partition, Lane::Work, 1)?.first() {
-        Some((_, value)) => accepted_at(rows, value)?,
-        None => None,
-    };
-    Ok(Gathered { entries, backlog, oldest, paused })
+    Ok(Gathered { entries, backlog, next, paused })
 }
 
 fn lane_head(
