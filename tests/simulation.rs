@@ -74,7 +74,7 @@ fn harsh(range: Range<u64>) {
     }
     let mut seen = BTreeMap::new();
     for seed in seeds(range) {
-        add(&mut seen, &assert_well(seed, Profile::harsh()));
+        add(&mut seen, &assert_well(seed, Profile::of_seed(seed)));
     }
     eprintln!("{seen:?}");
     if number("SIM_SEED").is_none() {
@@ -198,7 +198,7 @@ fn as_many_seeds_as_are_asked_for() {
                     if seed >= until || failures.lock().expect("no world panics").len() >= FAILURES_MAX {
                         return;
                     }
-                    let outcome = run(seed, Profile::harsh());
+                    let outcome = run(seed, Profile::of_seed(seed));
                     add(&mut seen.lock().expect("no world panics"), &outcome);
                     if let Some(first) = outcome.violations.first() {
                         eprintln!("SIM_SEED={seed}: {first}");

@@ -23,7 +23,7 @@ pub use planted::Planted;
 pub use profile::{Outcome, Profile};
 
 use parking_lot::Mutex;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -85,6 +85,19 @@ impl World {
         self.observer.violated(Violation { id, found });
     }
 
+    /// A panic that the world did not mean is a bug. Only an owner that has lost its partition may
+    /// meet in the store what its memory cannot explain: its tree is dropped, its commit refused.
+    fn look_at_panics(&self) {
+        for what in PANICS.with(|p| p.found.take()) {
+            self.note(format_args!("a panic that nobody meant: {what}"));
+            if self.observer.count("rivals") == 0 {
+                self.violated("INV-1", format!("a panic that nobody meant: {what}"));
+            } else {
+                self.observer.saw("panics of stale owners");
+            }
+        }
+    }
+
     fn heal(&self) {
         self.faulty.store(false, SeqCst);
         self.clock.correct();
@@ -109,14 +122,46 @@ impl Faults for World {
 }
 
 thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-    /// True while this thread runs a world with a planted bug: what it breaks is expected.
-    static PLANTED: Cell<bool> = const { Cell::new(false) };
+    static PANICS: Panics = const { Panics::new() };
+}
+
+/// What this thread makes of a panic; one world at a time runs on a thread.
+struct Panics {
+    /// The world strikes: it means the next one.
+    meant: Cell<bool>,
+    /// What panics here is to be expected: a bug is planted.
+    expected: Cell<bool>,
+    /// A world runs here: what panics is its business.
+    kept: Cell<bool>,
+    /// Panics that nobody meant.
+    found: RefCell<Vec<String>>,
+}
+
+impl Panics {
+    const fn new() -> Panics {
+        Panics {
+            meant: Cell::new(false),
+            expected: Cell::new(false),
+            kept: Cell::new(false),
+            found: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// True when a panic is dealt with here.
+    fn take(&self, what: &dyn fmt::Display) -> bool {
+        if self.meant.replace(false) || self.expected.get() {
+            return true;
+        }
+        if self.kept.get() {
+            self.found.borrow_mut().push(what.to_string());
+        }
+        self.kept.get()
+    }
 }
 
 /// Panics without a message on standard error: the world meant it.
 fn quiet_panic() -> ! {
-    QUIET.with(|q| q.set(true));
+    PANICS.with(|p| p.meant.set(true));
     panic!("a fault strikes");
 }
 
@@ -125,7 +170,7 @@ fn hush() {
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !QUIET.with(|q| q.replace(false)) && !PLANTED.with(Cell::get) {
+            if !PANICS.with(|p| p.take(info)) {
                 loud(info);
             }
         }));
@@ -139,7 +184,10 @@ fn hush() {
 #[must_use]
 pub fn run(seed: u64, profile: Profile) -> Outcome {
     hush();
-    PLANTED.with(|p| p.set(profile.planted.is_some()));
+    PANICS.with(|p| {
+        p.expected.set(profile.planted.is_some());
+        p.kept.set(true);
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -175,6 +223,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         runtime.block_on(async {
             world.note(format_args!("the node is gone ({n})"));
             workload.look().await;
+            world.look_at_panics();
         });
         if world.observer.is_broken() {
             break;
@@ -183,7 +232,10 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
     if !world.observer.is_broken() {
         runtime.block_on(workload.judge(&wms));
     }
-    PLANTED.with(|p| p.set(false));
+    PANICS.with(|p| {
+        p.expected.set(false);
+        p.kept.set(false);
+    });
     world.observer.outcome()
 }
 

@@ -104,6 +104,11 @@ impl Observer {
         *self.log.lock().counts.entry(what).or_default() += 1;
     }
 
+    /// How often it happened so far.
+    pub(crate) fn count(&self, what: &'static str) -> usize {
+        self.log.lock().counts.get(what).copied().unwrap_or(0)
+    }
+
     pub(crate) fn violated(&self, violation: Violation) {
         self.note(format_args!("VIOLATION {violation}"));
         let mut log = self.log.lock();

@@ -122,6 +122,19 @@ impl Profile {
             ..Profile::calm()
         }
     }
+
+    /// The harsh world of a seed: one to three warehouses, every second one without rivals, for
+    /// what only a stale owner may do is a violation there, and now and then a long one.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Profile {
+        let harsh = Profile::harsh();
+        Profile {
+            steps: if seed % 16 == 7 { 3 * harsh.steps } else { harsh.steps },
+            warehouses: 1 + (seed % 3) as u16,
+            rivals: if seed.is_multiple_of(2) { harsh.rivals } else { 0 },
+            ..harsh
+        }
+    }
 }
 
 /// What became of a world.
