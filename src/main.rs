@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here; the engine is a crate of its own, HTTP and start-up are modules.
 
+mod bench;
 mod cli;
 mod settings;
 mod shutdown;

@@ -245,9 +245,9 @@ impl Origins for StoredOrigins {
         let store = self.0.clone();
         Box::pin(async move {
             let Ok(Some(Lookup::Live(transaction))) = store.transaction(id).await else { return None };
-            match transaction.facts.into_iter().next().map(|recorded| recorded.fact) {
+            match transaction.facts.first().map(|recorded| &recorded.fact) {
                 Some(Fact::Accepted(accepted)) => {
-                    Some(Origin { correlation: accepted.correlation, trace: accepted.trace })
+                    Some(Origin { correlation: accepted.correlation.clone(), trace: accepted.trace.clone() })
                 }
                 Some(_) | None => None,
             }

@@ -13,7 +13,7 @@ use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
 use crate::actors::ingestion::{Ingestion, Submit};
-pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions};
+pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions, Warehouses};
 use crate::actors::site::Node;
 use crate::actors::tripwire::Tripwire;
 use crate::actors::waiters::Waiters;
@@ -105,7 +105,7 @@ impl Engine {
                 .collect(),
             waiters: Waiters::new(options.rules.waiters_max),
             rules: options.rules,
-            warehouses: options.warehouses,
+            warehouses: Warehouses::new(options.warehouses),
         });
         let sink: Sink = Arc::new(ControlDoor { node: node.clone() });
         let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
@@ -179,7 +179,7 @@ struct Inner {
 impl Handle {
     /// The warehouses in configured order.
     #[must_use]
-    pub fn warehouses(&self) -> &[WarehouseOptions] {
+    pub fn warehouses(&self) -> &Warehouses {
         &self.0.node.warehouses
     }
 

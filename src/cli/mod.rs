@@ -4,6 +4,7 @@
 //! held by another process.
 
 mod api;
+mod bench;
 mod completions;
 mod config;
 mod demo;
@@ -74,6 +75,8 @@ enum Command {
     Store(store::Store),
     /// Runs a simulated WMS of one warehouse as a process of its own, over the real protocol
     Wms(wms::Wms),
+    /// Measures this version on this machine, each measure beside its ceiling
+    Bench(bench::Bench),
     /// Prints the completion script of a shell
     Completions(completions::Completions),
 }
@@ -89,6 +92,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Config(config) => config::run(&config, &settings),
         Command::Store(store) => store::run(&store, &settings),
         Command::Wms(wms) => wms::run(&wms, &settings),
+        Command::Bench(bench) => bench::run(&bench, &settings),
         Command::Completions(completions) => completions::run(&completions),
     };
     match done {

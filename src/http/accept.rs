@@ -215,8 +215,7 @@ pub(crate) async fn route(
     let Command::Order(order) = command else { return Err(Problem::Internal) };
     let warehouses = state.engine.warehouses();
     if let Some(code) = &order.warehouse {
-        let named = warehouses.iter().find(|w| w.code == *code);
-        return named.map(|w| w.partition).ok_or(Problem::Internal);
+        return warehouses.named(code).map(|w| w.partition).ok_or(Problem::Internal);
     }
     let mut wanted = std::collections::BTreeMap::new();
     for line in &order.lines {

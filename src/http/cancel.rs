@@ -67,9 +67,10 @@ async fn is_repeat(
 /// The order that is meant, if it is the caller's to cancel. What is no order is not found here.
 async fn order(state: &State, call: &Call, id: &str, named: Option<&str>) -> Result<Meant, Problem> {
     match status::find(state, call, id, named).await? {
-        Lookup::Live(transaction) => match transaction.command {
+        Lookup::Live(transaction) => match &transaction.command {
             Command::Order(order) => {
-                Ok(Meant { order: transaction.id, client: transaction.client, lines: Some(order.lines) })
+                let lines = Some(order.lines.clone());
+                Ok(Meant { order: transaction.id, client: transaction.client, lines })
             }
             Command::Move(_) | Command::Cancellation(_) | Command::Manifest(_) => Err(Problem::NotFound),
         },

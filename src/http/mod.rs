@@ -18,6 +18,7 @@ mod orders;
 mod pace;
 mod problem;
 mod query;
+mod shown;
 mod state;
 mod status;
 mod unread;

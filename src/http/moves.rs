@@ -37,7 +37,7 @@ pub(crate) async fn create(
         }
     };
     let client = call.caller.client(&state.engine, named, at)?;
-    let warehouse = state.engine.warehouses().iter().find(|w| w.code == moved.command.warehouse);
+    let warehouse = state.engine.warehouses().named(&moved.command.warehouse);
     let home = warehouse.ok_or(Problem::Internal)?.partition;
     let work = Work { client, home, command: Command::Move(moved.command), ship_to: None };
     accept::one(&state, &call, wishes, work).await

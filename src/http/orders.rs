@@ -1,5 +1,7 @@
 //! `/v1/orders`: one order in, and a client's orders out by page.
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use wavegate_engine::domain::command::{Command, Kind};
@@ -69,10 +71,7 @@ struct Filter {
 
 impl Filter {
     fn read(state: &State, params: &Params) -> Result<Filter, Problem> {
-        let partition = |code: &str| {
-            let found = state.engine.warehouses().iter().find(|w| w.code == code);
-            found.map(|w| w.partition)
-        };
+        let partition = |code: &str| state.engine.warehouses().named(code).map(|w| w.partition);
         let warehouse = match params.text("warehouse") {
             Some(code) => Some(partition(code).ok_or_else(|| {
                 query::fault("warehouse", FaultCode::UnknownWarehouse, "no warehouse has this code")
@@ -136,7 +135,7 @@ async fn walk(
     filter: &Filter,
     mut after: Option<TransactionId>,
     limit: usize,
-) -> Result<(Vec<StoredTransaction>, Option<TransactionId>), Problem> {
+) -> Result<(Vec<Arc<StoredTransaction>>, Option<TransactionId>), Problem> {
     let mut found = Vec::new();
     let (mut looked_at, mut lines) = (0, 0);
     loop {
@@ -167,9 +166,9 @@ fn lines_of(transaction: &StoredTransaction) -> usize {
 }
 
 /// What is past its retention is in no list.
-async fn live(state: &State, id: TransactionId) -> Result<Option<StoredTransaction>, Problem> {
+async fn live(state: &State, id: TransactionId) -> Result<Option<Arc<StoredTransaction>>, Problem> {
     Ok(match state.read(id).await? {
-        Some(Lookup::Live(transaction)) => Some(*transaction),
+        Some(Lookup::Live(transaction)) => Some(transaction),
         Some(Lookup::Expired(_)) | None => None,
     })
 }

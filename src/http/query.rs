@@ -19,6 +19,9 @@ const PARAMS_MAX: usize = 64;
 impl Params {
     /// Reads the query; every route may be told the client it is for.
     pub(crate) fn read(request: &HttpRequest, known: &[&str]) -> Result<Params, Problem> {
+        if request.query_string().is_empty() {
+            return Ok(Params(Vec::new()));
+        }
         let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
         let pairs = pairs.map(web::Query::into_inner).unwrap_or_default();
         let mut faults = Faults::new(PARAMS_MAX);

@@ -1,6 +1,7 @@
 //! What all handlers share: the engine, the keys, the catalogue, the bounds.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
@@ -19,6 +20,7 @@ use wavegate_engine::wire::requests::Catalogue;
 use super::auth::Keys;
 use super::pace;
 use super::problem::Problem;
+use super::shown::ShownDocuments;
 use super::status;
 
 /// Batches in hand at once: each may hold its ten megabytes and its trees.
@@ -42,6 +44,8 @@ pub(crate) struct State {
     pub(crate) body_max: usize,
     /// Bytes of a batch's body.
     pub(crate) batch_body_max: usize,
+    /// Status documents that were written before.
+    pub(crate) shown: ShownDocuments,
     retention: Duration,
     drain: CancellationToken,
     limiter: Option<Limiter>,
@@ -59,6 +63,7 @@ impl State {
             keys,
             body_max: options.body_max,
             batch_body_max: options.batch_body_max,
+            shown: ShownDocuments::new(),
             retention: options.retention,
             drain: options.drain.clone(),
             limiter: options.client_rate.map(limiter),
@@ -108,8 +113,7 @@ impl State {
 
     /// The code of the warehouse that has this partition; empty when it is configured no more.
     pub(crate) fn code_of(&self, partition: PartitionId) -> &str {
-        let warehouses = self.engine.warehouses();
-        warehouses.iter().find(|w| w.partition == partition).map_or("", |w| &w.code)
+        self.engine.warehouses().of(partition).map_or("", |w| &w.code)
     }
 
     /// Reads a transaction.
@@ -123,7 +127,7 @@ impl State {
     fn aged(&self, lookup: Lookup) -> Lookup {
         match lookup {
             Lookup::Live(transaction) => match self.ended_long_ago(&transaction) {
-                Some(tombstone) => Lookup::Expired(Box::new(tombstone)),
+                Some(tombstone) => Lookup::Expired(Arc::new(tombstone)),
                 None => Lookup::Live(transaction),
             },
             Lookup::Expired(tombstone) => Lookup::Expired(tombstone),

@@ -1,5 +1,6 @@
 //! `/v1/status`: one transaction now, then, or when it changes; and many at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header;
@@ -12,7 +13,7 @@ use wavegate_engine::domain::state::State as Standing;
 use wavegate_engine::ports::store::{Lookup, StoredTransaction};
 use wavegate_engine::wire::reader::FaultCode;
 use wavegate_engine::wire::requests;
-use wavegate_engine::wire::status::{self, Source, StatusDocument};
+use wavegate_engine::wire::status::{self, EstimateItem, Source, StatusDocument};
 
 use super::accept::json_body;
 use super::body;
@@ -21,6 +22,7 @@ use super::headers::{NoneMatch, WAIT_S_MAX};
 use super::pace;
 use super::problem::{Problem, ProblemDocument};
 use super::query::{self, Params};
+use super::shown::Shown;
 use super::state::{State, ok_json, unreadable};
 
 /// `GET /v1/status/{id}`
@@ -57,6 +59,9 @@ pub(crate) async fn get(
     if exists && none_match.is_some_and(|n| n.has(shown)) {
         return Ok(not_modified(&state, &transaction, shown));
     }
+    if version.is_none() && !with_ship_to {
+        return current(&state, transaction).await;
+    }
     let cartons = cartons(&state, &transaction).await?;
     let mut document = document(&state, &transaction, &cartons, version)?;
     if with_ship_to {
@@ -64,6 +69,27 @@ pub(crate) async fn get(
         document.ship_to = ship_to.map_err(|e| unreadable(&e))?;
     }
     respond(&state, &document)
+}
+
+/// The current version, from what was written of it before where there is such.
+async fn current(state: &State, transaction: Arc<StoredTransaction>) -> Result<HttpResponse, Problem> {
+    let shown = match state.shown.get(&transaction) {
+        Some(shown) => shown,
+        None => {
+            let cartons = cartons(state, &transaction).await?;
+            let shown = {
+                let mut document = document(state, &transaction, &cartons, None)?;
+                document.estimate = None;
+                Shown::write(transaction.clone(), &document)?
+            };
+            state.shown.keep(shown)
+        }
+    };
+    let estimate = estimate(state, &transaction, shown.standing);
+    let mut response = HttpResponse::Ok();
+    let (kind, version) = (transaction.command.kind(), transaction.version());
+    poll_headers(state, &mut response, transaction.id, version, (kind, shown.standing));
+    Ok(response.content_type("application/json").body(shown.text(estimate.as_ref())?))
 }
 
 /// Whether the caller has seen this version: it lists it, or says it has it or a newer one.
@@ -91,11 +117,17 @@ fn includes_ship_to(params: &Params) -> Result<bool, Problem> {
     }
 }
 
-fn not_modified(state: &State, transaction: &StoredTransaction, version: u32) -> HttpResponse {
+fn not_modified(state: &State, transaction: &Arc<StoredTransaction>, version: u32) -> HttpResponse {
     let mut response = HttpResponse::NotModified();
-    let facts = usize::try_from(version).ok().and_then(|n| transaction.facts.get(..n));
-    let facts = facts.unwrap_or(&transaction.facts);
-    let standing = status::state_of(transaction.id, &transaction.command, facts);
+    let written = state.shown.get(transaction).filter(|_| version == transaction.version());
+    let standing = written.map_or_else(
+        || {
+            let facts = usize::try_from(version).ok().and_then(|n| transaction.facts.get(..n));
+            let facts = facts.unwrap_or(&transaction.facts);
+            status::state_of(transaction.id, &transaction.command, facts)
+        },
+        |written| written.standing,
+    );
     let kind = transaction.command.kind();
     poll_headers(state, &mut response, transaction.id, version, (kind, standing));
     response.finish()
@@ -191,18 +223,21 @@ pub(crate) fn document<'a>(
     };
     let mut document = status::document(&source, version).ok_or(Problem::VersionNotFound)?;
     if version.is_none() {
-        // No part of a version: only the newest has one, and it moves while the version stays.
-        let snapshot = state.engine.snapshot(transaction.id.home());
-        let standing = document.state.0;
-        let now = state.engine.now();
-        let begun = match &transaction.command {
-            Command::Order(order) => order.not_before.is_none_or(|begins| begins <= now),
-            Command::Move(_) | Command::Cancellation(_) | Command::Manifest(_) => false,
-        };
-        let estimate = || pace::estimate(&snapshot, &transaction.facts, standing, now);
-        document.estimate = begun.then(estimate).flatten().map(Into::into);
+        document.estimate = estimate(state, transaction, document.state.0);
     }
     Ok(document)
+}
+
+/// When an order will probably ship. No part of a version: only the newest has one, and it moves
+/// while the version stays.
+fn estimate(state: &State, transaction: &StoredTransaction, standing: Standing) -> Option<EstimateItem> {
+    let Command::Order(order) = &transaction.command else { return None };
+    let now = state.engine.now();
+    if standing.is_final() || order.not_before.is_some_and(|begins| begins > now) {
+        return None;
+    }
+    let snapshot = state.engine.snapshot(transaction.id.home());
+    pace::estimate(&snapshot, &transaction.facts, standing, now).map(Into::into)
 }
 
 #[derive(Serialize)]

@@ -107,7 +107,7 @@ pub(crate) async fn get(
 
 /// The warehouse of this code, for a caller that may act there.
 pub(crate) fn enter<'a>(state: &'a State, call: &Call, code: &str) -> Result<&'a WarehouseOptions, Problem> {
-    let warehouse = state.engine.warehouses().iter().find(|w| w.code == code).ok_or(Problem::NotFound)?;
+    let warehouse = state.engine.warehouses().named(code).ok_or(Problem::NotFound)?;
     if call.caller.enters(code) {
         Ok(warehouse)
     } else {

@@ -4,6 +4,7 @@
 //! and a tree that has just been restored.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::book::{Book, Unfounded};
 use super::gate::{AskError, Door};
@@ -122,7 +123,7 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
 struct Found {
     lanes: Gathered,
     /// Orders and manifests that control entries are about and the book does not hold.
-    subjects: Vec<StoredTransaction>,
+    subjects: Vec<Arc<StoredTransaction>>,
     more: bool,
 }
 
@@ -150,7 +151,7 @@ async fn gather(site: &Site, fence: Fence, book: &Book) -> Result<Found, TurnErr
             continue;
         }
         if let Some(Lookup::Live(stored)) = site.node.store.transaction(id).await? {
-            subjects.push(*stored);
+            subjects.push(stored);
         }
     }
     Ok(Found { lanes, subjects, more })

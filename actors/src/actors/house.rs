@@ -109,7 +109,7 @@ impl House {
     }
 
     fn start(&mut self, partition: PartitionId, ctx: &mut Context<Self>) {
-        let warehouse = self.node.warehouses.iter().find(|w| w.partition == partition);
+        let warehouse = self.node.warehouses.of(partition);
         let (Some(warehouse), Some(wms), Some(desk)) =
             (warehouse, self.wms.get(&partition), self.node.desks.get(&partition))
         else {

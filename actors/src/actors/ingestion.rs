@@ -31,8 +31,7 @@ impl Ingestion {
     fn stamp(&self, submission: Submission) -> NewCommand {
         let Submission { client, home, key, command, ship_to, correlation, trace } = submission;
         let at = self.node.now();
-        let backlog_max =
-            self.node.warehouses.iter().find(|w| w.partition == home).map_or(0, |w| w.backlog_max);
+        let backlog_max = self.node.warehouses.of(home).map_or(0, |w| w.backlog_max);
         NewCommand {
             id: self.node.new_id(home),
             client,

@@ -2,7 +2,7 @@
 //! `engine` hands these types out as its own.
 
 use chrono::NaiveTime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::domain::command::{Command, ShipTo};
@@ -33,6 +33,44 @@ pub struct WarehouseOptions {
     pub credits: u32,
     /// Orders in a wave, at most.
     pub wave_max: usize,
+}
+
+/// The configured warehouses in their order, found by partition and by code at once.
+#[derive(Clone, Debug, Default)]
+pub struct Warehouses {
+    all: Vec<WarehouseOptions>,
+    by_partition: HashMap<PartitionId, usize>,
+    by_code: HashMap<String, usize>,
+}
+
+impl Warehouses {
+    /// Indexes warehouses; of two with one partition or code the first is found.
+    #[must_use]
+    pub fn new(all: Vec<WarehouseOptions>) -> Warehouses {
+        let mut warehouses = Warehouses::default();
+        for (place, warehouse) in all.iter().enumerate() {
+            warehouses.by_partition.entry(warehouse.partition).or_insert(place);
+            warehouses.by_code.entry(warehouse.code.clone()).or_insert(place);
+        }
+        Warehouses { all, ..warehouses }
+    }
+
+    /// All of them in configured order.
+    pub fn iter(&self) -> std::slice::Iter<'_, WarehouseOptions> {
+        self.all.iter()
+    }
+
+    /// The warehouse that lives in a partition.
+    #[must_use]
+    pub fn of(&self, partition: PartitionId) -> Option<&WarehouseOptions> {
+        self.by_partition.get(&partition).and_then(|place| self.all.get(*place))
+    }
+
+    /// The warehouse with a code.
+    #[must_use]
+    pub fn named(&self, code: &str) -> Option<&WarehouseOptions> {
+        self.by_code.get(code).and_then(|place| self.all.get(*place))
+    }
 }
 
 /// Rules for all warehouses.

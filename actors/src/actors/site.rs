@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
 use super::waiters::Waiters;
-use crate::actors::options::{Rules, WarehouseOptions};
+use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::domain::ids::{ClientNo, PartitionId, TraceContext, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
@@ -22,7 +22,7 @@ pub(crate) struct Node {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) faults: Arc<dyn Faults>,
     pub(crate) rules: Rules,
-    pub(crate) warehouses: Vec<WarehouseOptions>,
+    pub(crate) warehouses: Warehouses,
     pub(crate) clients: HashMap<String, ClientNo>,
     pub(crate) client_names: BTreeMap<ClientNo, String>,
     pub(crate) desks: BTreeMap<PartitionId, Arc<Desk>>,

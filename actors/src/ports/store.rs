@@ -353,9 +353,9 @@ impl StoredTransaction {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
     /// The transaction.
-    Live(Box<StoredTransaction>),
+    Live(Arc<StoredTransaction>),
     /// It ended longer ago than the retention.
-    Expired(Box<Tombstone>),
+    Expired(Arc<Tombstone>),
 }
 
 /// What stays of a transaction past its retention: enough to answer a replay.

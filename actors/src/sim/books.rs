@@ -89,7 +89,9 @@ impl Books {
 
     /// Packs what was picked of a release, once, and holds it against what was ordered (INV-2).
     pub(crate) fn pack(&mut self, world: &World, release: ReleaseId, reports: &[ReleaseReport]) {
-        let Some(work) = self.releases.get_mut(&release).filter(|work| work.packed.is_empty()) else { return };
+        let Some(work) = self.releases.get_mut(&release).filter(|work| work.packed.is_empty()) else {
+            return;
+        };
         for report in reports {
             if let ReleaseReport::Packed { cartons, .. } = report {
                 work.packed.extend(cartons.iter().flat_map(|carton| carton.lines.iter().copied()));
@@ -122,7 +124,8 @@ impl Books {
     /// Holds an order as the engine believes it against what was done, at rest (INV-2).
     pub(crate) fn compare(&self, world: &World, order: &Order) {
         let of_order = |n| self.releases.get(&ReleaseId { order: order.id, n });
-        if order.is_failed() && !order.releases().iter().any(|r| of_order(r.n).is_some_and(Work::is_refused)) {
+        if order.is_failed() && !order.releases().iter().any(|r| of_order(r.n).is_some_and(Work::is_refused))
+        {
             let found = format!("{} is a dead letter, and the WMS refused nothing of it", order.id);
             world.violated("INV-1", found);
         }
@@ -131,8 +134,10 @@ impl Books {
             for line in &release.lines {
                 let done = work.map_or(0, |work| units(&work.packed, line.line));
                 if line.packed != done {
-                    let found = format!("{} release {} line {}: {} packed by the facts, {done} by the WMS",
-                        order.id, release.n, line.line, line.packed);
+                    let found = format!(
+                        "{} release {} line {}: {} packed by the facts, {done} by the WMS",
+                        order.id, release.n, line.line, line.packed
+                    );
                     world.violated("INV-2", found);
                 }
                 let id = ReleaseId { order: order.id, n: release.n };
@@ -160,7 +165,7 @@ fn units(lines: &LineUnits, line: LineNo) -> u32 {
 }
 
 fn ordered(world: &World, order: TransactionId, line: LineNo) -> u32 {
-    match world.stored(order).map(|stored| stored.command) {
+    match world.stored(order).map(|stored| stored.command.clone()) {
         Some(Command::Order(command)) => {
             command.lines.iter().filter(|l| l.line == line).map(|l| l.quantity).sum()
         }

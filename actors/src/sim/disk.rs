@@ -2,6 +2,7 @@
 //! at which it is applied; and the bugs that sit in a store are planted here.
 
 use futures_util::FutureExt;
+use std::sync::Arc;
 
 use super::{Planted, World};
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
@@ -19,9 +20,9 @@ pub(crate) fn at_once<T>(answer: BoxFuture<T>) -> T {
 
 impl World {
     /// A transaction as it is on the disk, unless it is not there or cannot be read.
-    pub(crate) fn stored(&self, id: TransactionId) -> Option<StoredTransaction> {
+    pub(crate) fn stored(&self, id: TransactionId) -> Option<Arc<StoredTransaction>> {
         match at_once(self.disk.transaction(id)) {
-            Ok(Some(Lookup::Live(stored))) => Some(*stored),
+            Ok(Some(Lookup::Live(stored))) => Some(stored),
             Ok(Some(Lookup::Expired(_)) | None) | Err(_) => None,
         }
     }

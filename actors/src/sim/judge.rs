@@ -67,7 +67,11 @@ impl Workload {
         let last = self.last_orders(nodes).await;
         tokio::time::sleep(LOOKED_AT_WITHIN).await;
         for id in &last {
-            if self.world.stored(*id).is_some_and(|stored| stored.version() == 1 && !waits(&stored, self.now())) {
+            if self
+                .world
+                .stored(*id)
+                .is_some_and(|stored| stored.version() == 1 && !waits(&stored, self.now()))
+            {
                 self.violated("INV-1", format!("{id} was not looked at within {LOOKED_AT_WITHIN:?}"));
             }
         }
@@ -75,8 +79,10 @@ impl Workload {
         for home in (1..=self.world.profile.warehouses).map(PartitionId) {
             let snapshot = nodes.front().snapshot(home);
             if (snapshot.backlog, snapshot.credits_used) != (0, 0) {
-                let found = format!("at rest {home:?} has {} waiting and {} credits in use",
-                    snapshot.backlog, snapshot.credits_used);
+                let found = format!(
+                    "at rest {home:?} has {} waiting and {} credits in use",
+                    snapshot.backlog, snapshot.credits_used
+                );
                 self.violated("INV-1", found);
             }
         }

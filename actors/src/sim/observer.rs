@@ -214,11 +214,8 @@ impl Observer {
         for (id, command) in &turn.created {
             seen.begins(*id, ClientNo::HOUSE, crate::store::digest(command, None), command, Vec::new());
         }
-        let mut touched: BTreeSet<StockOf> = turn
-            .positions
-            .iter()
-            .map(|((client, sku), _)| (fence.partition, *client, sku.clone()))
-            .collect();
+        let mut touched: BTreeSet<StockOf> =
+            turn.positions.iter().map(|((client, sku), _)| (fence.partition, *client, sku.clone())).collect();
         let mut announced = Vec::new();
         for new in &turn.facts {
             if new.id.home() != fence.partition {
@@ -279,7 +276,7 @@ impl Seen {
             return Vec::new();
         }
         let moved = known.apply(world, &stored, &new.facts);
-        known.facts = stored.facts;
+        known.facts.clone_from(&stored.facts);
         let client = known.client;
         let home = new.id.home();
         moved
@@ -336,12 +333,7 @@ impl Seen {
 
 impl Known {
     /// Applies new facts, and says what they move.
-    fn apply(
-        &mut self,
-        world: &World,
-        stored: &StoredTransaction,
-        facts: &[Recorded],
-    ) -> Vec<(Sku, Sums)> {
+    fn apply(&mut self, world: &World, stored: &StoredTransaction, facts: &[Recorded]) -> Vec<(Sku, Sums)> {
         let mut moved = Vec::new();
         let before = self.order.as_ref().map(Order::footprint).unwrap_or_default();
         for recorded in facts {

@@ -122,11 +122,7 @@ impl FaultyStore {
     }
 
     /// A planted bug: answers that a commit is durable, and writes it a little later.
-    fn commit_later(
-        &self,
-        fence: Fence,
-        turn: TurnCommit,
-    ) -> BoxFuture<Result<Written<()>, CommitError>> {
+    fn commit_later(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
         let (world, life) = (self.world.clone(), self.life.clone());
         world.unwritten.fetch_add(1, SeqCst);
         let pause = world.pause(UNWRITTEN_MS);

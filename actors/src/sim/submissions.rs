@@ -65,7 +65,11 @@ impl Writer<'_> {
         let later =
             |c: u64| (chance.below(8) == 0).then(|| now.after(Duration::from_millis(chance.below(c))));
         let lines = (1..=1 + chance.below(3) as u32)
-            .map(|line| OrderLine { line, sku: sku(chance.below(SKUS)), quantity: 1 + chance.below(3) as u32 })
+            .map(|line| OrderLine {
+                line,
+                sku: sku(chance.below(SKUS)),
+                quantity: 1 + chance.below(3) as u32,
+            })
             .collect();
         let command = Command::Order(OrderCommand {
             reference: reference.parse().expect("a short name"),

@@ -125,7 +125,8 @@ impl WorldWms {
         let owner = client.and_then(|ClientNo(n)| CLIENTS.get(n as usize - 1)).copied().unwrap_or_default();
         let to = address(owner, &order.reference.to_string());
         if order.owner != owner || order.ship_to.as_ref() != Some(&to) {
-            let found = format!("{} of {owner} came as {}'s, for {:?}", order.release, order.owner, order.ship_to);
+            let found =
+                format!("{} of {owner} came as {}'s, for {:?}", order.release, order.owner, order.ship_to);
             self.world.violated("INV-8", found);
         }
     }

@@ -57,13 +57,7 @@ impl Said {
 
 impl Workload {
     pub(crate) fn new(world: Arc<World>) -> Workload {
-        Workload {
-            world,
-            step: 0,
-            said: Vec::new(),
-            acknowledged: BTreeMap::new(),
-            by_name: BTreeMap::new(),
-        }
+        Workload { world, step: 0, said: Vec::new(), acknowledged: BTreeMap::new(), by_name: BTreeMap::new() }
     }
 
     /// Does the next `steps` steps, or all that are left.
@@ -224,7 +218,8 @@ impl Workload {
             for home in (1..=world.profile.warehouses).map(PartitionId) {
                 let write = self.writer(&world, nodes.front());
                 let receipts = (0..SKUS).map(|n| {
-                    let (change, name) = (Change::Receipt { quantity: 1_000 }, format!("last-{}-{n}", home.0));
+                    let (change, name) =
+                        (Change::Receipt { quantity: 1_000 }, format!("last-{}-{n}", home.0));
                     write.movement_of(client, home, sku(n), change, &name)
                 });
                 let receipts = receipts.collect();

@@ -5,7 +5,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rows::{self, ReadRows, RowError, Write};
+use super::rows::{self, ReadRows, RecentClaims, RowError, Write};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
@@ -26,11 +26,26 @@ pub trait Backend: Send + Sync + 'static {
     /// True while it takes writes.
     fn is_writable(&self) -> bool;
 
-    /// Runs a read over one consistent view.
+    /// The claims that its table does not have yet.
+    fn recent_claims(&self) -> RecentClaims;
+
+    /// Runs a short read over one consistent view, on the caller's thread.
     ///
     /// # Errors
     /// When the view cannot be had, or what the operation returns.
     fn read<T>(&self, read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError>) -> Result<T, ReadError>;
+
+    /// The same where it may take long, by its size or because the disk is waited for: not on the
+    /// caller's thread.
+    fn read_apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError> + Send + 'static,
+    ) -> BoxFuture<Result<T, ReadError>>;
+
+    /// Reads one transaction, as it is after every write that was answered.
+    fn look_up(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        self.read_apart(move |r| rows::transaction(r, id))
+    }
 
     /// Runs a write, all or nothing, and answers when it is durable. `items` says how many things
     /// it writes. The operation may be run again when the transaction it shared was aborted.
@@ -98,11 +113,11 @@ impl<B: Backend> Store for B {
     }
 
     fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {
-        done(self.read(|r| rows::load(r, fence.partition)))
+        self.read_apart(move |r| rows::load(r, fence.partition))
     }
 
     fn gather(&self, fence: Fence, limits: GatherLimits) -> BoxFuture<Result<Gathered, ReadError>> {
-        done(self.read(|r| rows::gather(r, fence.partition, limits)))
+        self.read_apart(move |r| rows::gather(r, fence.partition, limits))
     }
 
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
@@ -121,11 +136,11 @@ impl<B: Backend> Store for B {
     }
 
     fn transaction(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
-        done(self.read(|r| rows::transaction(r, id)))
+        self.look_up(id)
     }
 
     fn ship_to(&self, id: TransactionId) -> BoxFuture<Result<Option<ShipTo>, ReadError>> {
-        done(self.read(|r| rows::ship_to(r, id)))
+        self.read_apart(move |r| rows::ship_to(r, id))
     }
 
     fn claimed(
@@ -134,7 +149,13 @@ impl<B: Backend> Store for B {
         kind: Kind,
         reference: Reference,
     ) -> BoxFuture<Result<Option<TransactionId>, ReadError>> {
-        done(self.read(|r| rows::claimed(r, client, kind, &reference)))
+        // First what is recent, then the table: a claim that is merged in between is in both.
+        let recent = self.recent_claims();
+        let claim = recent.hasher().reference(client, kind, &reference);
+        match recent.get(claim) {
+            Some(id) => done(Ok(Some(id))),
+            None => done(self.read(|r| rows::claimed(r, claim))),
+        }
     }
 
     fn orders_of(
@@ -143,7 +164,7 @@ impl<B: Backend> Store for B {
         after: Option<TransactionId>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<TransactionId>, ReadError>> {
-        done(self.read(|r| rows::orders_of(r, client, after, limit)))
+        self.read_apart(move |r| rows::orders_of(r, client, after, limit))
     }
 
     fn position(
@@ -162,11 +183,11 @@ impl<B: Backend> Store for B {
         after: Option<Sku>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<(Sku, Position)>, ReadError>> {
-        done(self.read(|r| rows::positions(r, partition, client, after.as_ref(), limit)))
+        self.read_apart(move |r| rows::positions(r, partition, client, after.as_ref(), limit))
     }
 
     fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>> {
-        done(self.read(|r| rows::cartons(r, manifest)))
+        self.read_apart(move |r| rows::cartons(r, manifest))
     }
 
     fn feed(
@@ -175,7 +196,7 @@ impl<B: Backend> Store for B {
         after: u64,
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
-        done(self.read(|r| rows::feed(r, client, after, limit)))
+        self.read_apart(move |r| rows::feed(r, client, after, limit))
     }
 
     fn dead_letters(
@@ -184,7 +205,7 @@ impl<B: Backend> Store for B {
         after: u64,
         limit: usize,
     ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
-        done(self.read(|r| rows::dead_letters(r, partition, after, limit)))
+        self.read_apart(move |r| rows::dead_letters(r, partition, after, limit))
     }
 
     fn dead_letters_total(&self, partition: PartitionId) -> BoxFuture<Result<u64, ReadError>> {
@@ -196,7 +217,7 @@ impl<B: Backend> Store for B {
         after: Option<TransactionId>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<StoredTransaction>, ReadError>> {
-        done(self.read(|r| rows::scan(r, after, limit)))
+        self.read_apart(move |r| rows::scan(r, after, limit))
     }
 
     fn sweep(

@@ -1,6 +1,7 @@
 //! What every store must do, as claims that are run over each backend. It must never look at
 //! rows: what is not seen through the trait is no claim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::command::{
@@ -192,7 +193,7 @@ pub(super) async fn commit(store: &SharedStore, fence: Fence, turn: TurnCommit) 
 
 async fn live(store: &SharedStore, id: TransactionId) -> crate::ports::store::StoredTransaction {
     match store.transaction(id).await.unwrap() {
-        Some(Lookup::Live(stored)) => *stored,
+        Some(Lookup::Live(stored)) => Arc::unwrap_or_clone(stored),
         other => panic!("{id} should be live, is {other:?}"),
     }
 }

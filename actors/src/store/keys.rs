@@ -10,8 +10,9 @@
 //! | `tx` | id ‖ 0 ‖ chunk → command with client and digest, later its tombstone | accept, turn (`created`), sweep |
 //! | | id ‖ 1 → personal data | accept; sweep deletes |
 //! | | id ‖ 2 ‖ version u32 ‖ chunk → fact | accept (version 1), turn; sweep deletes |
-//! | | id ‖ 3 ‖ claim key → – (the `Idempotency-Key`s that lead here) | accept; sweep deletes |
-//! | `claims` | c ‖ kind ‖ 0 ‖ reference → id; c ‖ 0x80+kind ‖ 0 ‖ key → id; too long for a key: c ‖ … ‖ 1 ‖ SHA-256 → id | accept; sweep deletes with the tombstone |
+//! | | id ‖ 3 ‖ hash → – (the claims of `Idempotency-Key`s that lead here) | accept; sweep deletes |
+//! | `claims_log` | n u64 → hash of a claim, id | accept; the merge deletes |
+//! | `claims` | hash of a claim → id | the merge of `claims_log`; sweep deletes with the tombstone |
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
 //! | `feed` | c ‖ sequence u64 → id, version | accept, turn: with each fact |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
@@ -24,30 +25,30 @@
 //! | `dead` | p ‖ n u64 ‖ chunk → dead letter | turn |
 //! | `partition` | p → epoch, nonce, wake_at | take, turn |
 //! | `counters` | 1 ‖ p ‖ lane, 2 ‖ c (feed), 3 ‖ p (dead letters) → next number, entries | whoever writes what is counted |
-//! | `meta` | 1 → store id and format; 2 → next carton serial; 3 ‖ code → partition; 4 ‖ name → client number | start; lease of serials |
+//! | `meta` | 1 → store id and format; 2 → next carton serial; 3 ‖ code → partition; 4 ‖ name → client number; 5 → the secret that claims are hashed with | start; lease of serials |
 //!
 //! The client number 0 (the house) has no claims, no feed and no `by_client` rows.
 
-use sha2::{Digest as _, Sha256};
-
-use crate::domain::command::Kind;
-use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId, WaveId};
+use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{IdempotencyKey, Lane};
+use crate::ports::store::Lane;
 
 /// Bytes of a value's chunk. LMDB gives a value above about 2,000 bytes pages of its own.
 pub const CHUNK_BYTES: usize = 1_900;
 
 /// The longest key that LMDB takes, in bytes.
-pub const KEY_BYTES_MAX: usize = 511;
+#[cfg(test)]
+const KEY_BYTES_MAX: usize = 511;
 
 /// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// Transactions.
     Tx,
-    /// Who holds a reference or a key.
+    /// Who holds a reference or a key, once merged.
     Claims,
+    /// Claims that are to be merged.
+    ClaimsLog,
     /// A client's orders.
     ByClient,
     /// Clients' feeds.
@@ -78,9 +79,10 @@ pub enum Table {
 
 impl Table {
     /// All tables; a table's place here is its index.
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 16] = [
         Table::Tx,
         Table::Claims,
+        Table::ClaimsLog,
         Table::ByClient,
         Table::Feed,
         Table::Open,
@@ -102,6 +104,7 @@ impl Table {
         match self {
             Table::Tx => "tx",
             Table::Claims => "claims",
+            Table::ClaimsLog => "claims_log",
             Table::ByClient => "by_client",
             Table::Feed => "feed",
             Table::Open => "open",
@@ -180,28 +183,10 @@ pub fn chunk(of: &[u8], n: u16) -> Key {
     key(&[of, &n.to_be_bytes()])
 }
 
-/// The claim of a reference.
+/// A claim of the log.
 #[must_use]
-pub fn reference_claim(client: ClientNo, kind: Kind, reference: &Reference) -> Key {
-    claim(client, kind.number(), reference.as_str())
-}
-
-/// The claim of an `Idempotency-Key`; apart from references by the high bit of the kind.
-#[must_use]
-pub fn key_claim(client: ClientNo, of: &IdempotencyKey) -> Key {
-    claim(client, 0x80 | of.call.number(), &of.key)
-}
-
-fn claim(client: ClientNo, namespace: u8, text: &str) -> Key {
-    // A reference of 128 four-byte characters does not fit. Text is kept where it can be, because
-    // ascending text keys are ten times cheaper to insert than hashes.
-    const HEAD: usize = 6;
-    let client = client.0.to_be_bytes();
-    if HEAD + text.len() <= KEY_BYTES_MAX {
-        key(&[&client, &[namespace, 0], text.as_bytes()])
-    } else {
-        key(&[&client, &[namespace, 1], &Sha256::digest(text.as_bytes())])
-    }
+pub fn claim_row(n: u64) -> Key {
+    key(&[&n.to_be_bytes()])
 }
 
 /// The rows of a client in `by_client` or `feed`.
@@ -321,6 +306,8 @@ pub const SERIALS: &[u8] = &[2];
 pub const WAREHOUSES: &[u8] = &[3];
 /// Client names.
 pub const CLIENTS: &[u8] = &[4];
+/// The secret that claims are hashed with.
+pub const CLAIM_SECRET: &[u8] = &[5];
 
 /// A name in `meta`.
 #[must_use]
@@ -358,16 +345,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_names_fit_a_key_and_do_not_meet() {
-        let long = |c: char| c.to_string().repeat(Reference::CHARS_MAX).parse::<Reference>().unwrap();
-        let claim = |c| reference_claim(ClientNo(1), Kind::Order, &long(c));
-        assert!(claim('📦').len() <= KEY_BYTES_MAX && claim('🚚').len() <= KEY_BYTES_MAX);
-        assert_ne!(claim('📦'), claim('🚚'));
+    fn the_longest_sku_fits_a_key() {
         let sku: Sku = "📦".repeat(Sku::CHARS_MAX).parse().unwrap();
         assert!(position(PartitionId(1), ClientNo(1), &sku).len() <= KEY_BYTES_MAX);
-        let key = IdempotencyKey { call: Kind::Order, key: "k".repeat(255) };
-        let id = TransactionId(uuid::Uuid::nil());
-        assert!(keys_of(id).len() + key_claim(ClientNo(1), &key).len() <= KEY_BYTES_MAX);
     }
 
     #[test]

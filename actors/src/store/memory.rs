@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::backend::Backend;
 use super::keys::{Key, Table};
-use super::rows::{self, Counters, ReadRows, Room, RowError, Visit, Walk, Write, WriteRows};
+use super::rows::{
+    self, ClaimHasher, Claims, Counters, ReadRows, RecentClaims, Room, RowError, Visit, Walk, Write,
+    WriteRows,
+};
 use crate::ports::BoxFuture;
 use crate::ports::store::{CommitError, Durability, ReadError};
 
@@ -22,8 +25,12 @@ pub struct MemoryStore(Arc<Mutex<Inner>>);
 struct Inner {
     tables: Tables,
     counters: Counters,
+    claims: Claims,
     room: Room,
 }
+
+/// Small, so that tests come past every step of a merge.
+const GENERATION: usize = 8;
 
 type Tables = [BTreeMap<Key, Vec<u8>>; Table::ALL.len()];
 
@@ -31,8 +38,10 @@ impl MemoryStore {
     /// An empty store.
     #[must_use]
     pub fn new() -> MemoryStore {
-        let inner = Inner { tables: Tables::default(), counters: Counters::default(), room: Room::All };
-        let store = MemoryStore(Arc::new(Mutex::new(inner)));
+        let (tables, counters, room) = (Tables::default(), Counters::default(), Room::All);
+        let claims =
+            Claims::load(&tables, ClaimHasher([0; 16]), GENERATION).expect("an empty log can be read");
+        let store = MemoryStore(Arc::new(Mutex::new(Inner { tables, counters, claims, room })));
         store.run(|write| rows::begin(write.rows, Uuid::nil())).expect("an empty store takes its own record");
         store
     }
@@ -68,16 +77,26 @@ impl MemoryStore {
         mut operation: impl FnMut(&mut Write<'_>) -> Result<T, RowError>,
     ) -> Result<T, RowError> {
         let mut inner = self.0.lock();
-        let Inner { tables, counters, room } = &mut *inner;
+        let Inner { tables, counters, claims, room } = &mut *inner;
         let mut staged = Staged { tables, before: Vec::new(), kept: false };
         // Taken out, so that a panic loses the cache and not its truth.
         let mut cache = std::mem::take(counters);
-        let mut write = Write { rows: &mut staged, counters: &mut cache, room: *room };
+        let mut claiming = claims.clone();
+        let mut write = Write {
+            rows: &mut staged,
+            counters: &mut cache,
+            claims: &mut claiming,
+            changed: &mut Vec::new(),
+            room: *room,
+        };
         let value = operation(&mut write)?;
         cache.flush(&mut staged)?;
+        claiming.tidy(&mut staged)?;
         staged.kept = true;
         drop(staged);
         *counters = cache;
+        claiming.committed();
+        *claims = claiming;
         Ok(value)
     }
 }
@@ -97,8 +116,19 @@ impl Backend for MemoryStore {
         self.0.lock().room > Room::Nothing
     }
 
+    fn recent_claims(&self) -> RecentClaims {
+        self.0.lock().claims.recent().clone()
+    }
+
     fn read<T>(&self, read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError>) -> Result<T, ReadError> {
         read(&self.0.lock().tables).map_err(ReadError::from)
+    }
+
+    fn read_apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError> + Send + 'static,
+    ) -> BoxFuture<Result<T, ReadError>> {
+        Box::pin(ready(self.read(read)))
     }
 
     fn write<T: Send + 'static>(
@@ -249,6 +279,50 @@ mod tests {
         assert_eq!(store.sweep(Timestamp(9_000), Duration::from_secs(5), 9).await.unwrap(), 2);
         assert!(matches!(store.transaction(id(2)).await.unwrap(), Some(Lookup::Expired(_))));
         assert!(store.transaction(id(1)).await.is_err());
+    }
+
+    proptest::proptest! {
+        /// Against a plain map: taken, freed, merged, trimmed, aborted, and read again after a start.
+        #[test]
+        fn a_claim_is_never_lost_and_never_comes_back(
+            steps in proptest::collection::vec((0..8u8, 0..40u128, 0..1_000u64), 1..400),
+        ) {
+            let memory = MemoryStore::new();
+            let mut model: BTreeMap<u128, crate::domain::ids::TransactionId> = BTreeMap::new();
+            let hash = |n: u128| rows::ClaimHash((n * 0x9E37_79B9).to_be_bytes());
+            for (what, n, holder) in steps {
+                match what {
+                    // A batch of one claim, or one release, or none; some abort.
+                    0..=3 => {
+                        memory.run(|w| w.claims.claim(w.rows, hash(n), id(holder))).unwrap();
+                        model.insert(n, id(holder));
+                    }
+                    4 | 5 => {
+                        let held = model.remove(&n).unwrap_or(id(9_999));
+                        memory.run(|w| w.claims.release(w.rows, hash(n), held)).unwrap();
+                    }
+                    6 => {
+                        let aborted = memory.run(|w| {
+                            w.claims.claim(w.rows, hash(n), id(holder))?;
+                            Err::<(), _>(RowError::Full)
+                        });
+                        proptest::prop_assert!(aborted.is_err());
+                    }
+                    _ => {
+                        let mut inner = memory.0.lock();
+                        let hasher = inner.claims.hasher();
+                        inner.claims = Claims::load(&inner.tables, hasher, GENERATION).unwrap();
+                    }
+                }
+                for n in 0..40 {
+                    let recent = memory.recent_claims().get(hash(n));
+                    let found = recent.or(memory.read(|r| rows::claimed(r, hash(n))).unwrap());
+                    proptest::prop_assert_eq!(found, model.get(&n).copied());
+                }
+            }
+            let log = memory.0.lock().tables[Table::ClaimsLog.index()].len();
+            proptest::prop_assert!(log <= 4 * GENERATION, "{} rows in the log", log);
+        }
     }
 
     #[tokio::test]

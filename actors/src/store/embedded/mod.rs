@@ -1,6 +1,7 @@
 //! The embedded store: LMDB in one data directory, one writer thread, group commit with fsync.
 //!
-//! Reads run on the caller's thread in short transactions and never across an await. Writes queue
+//! Reads run in short transactions, never across an await: small hot ones on the caller's thread,
+//! the rest on threads of their own (`reader`). Writes queue
 //! for the writer (`writer`), which answers once they are on disk. It must never be opened
 //! without sync: a 202 would lie.
 //!
@@ -8,6 +9,7 @@
 //! guards serving: LMDB lets several processes in, so a backup can read beside the server.
 
 mod backup;
+mod reader;
 mod room;
 mod tables;
 mod writer;
@@ -25,12 +27,16 @@ use heed::{Env, EnvOpenOptions, WithoutTls};
 use uuid::Uuid;
 
 use super::backend::{Backend, backend_error};
-use super::rows::{self, Counters, LAYOUT, ReadRows, Room, RowError, Write};
+use super::rows::{
+    self, Claims, Counters, GENERATION, LAYOUT, ReadRows, RecentClaims, Room, RowError, Write,
+};
+use crate::domain::ids::TransactionId;
 use crate::ports::BoxFuture;
 use crate::ports::entropy::{Entropy, SystemEntropy};
 use crate::ports::fate::Fate;
-use crate::ports::store::{CommitError, Durability, ReadError};
-use tables::{Reading, Tables, Writing};
+use crate::ports::store::{CommitError, Durability, Lookup, ReadError};
+use reader::{HotTransactions, ReadPool, Views};
+use tables::{Tables, Writing};
 use writer::{Job, Operation, Writer};
 
 pub use backup::BackupError;
@@ -50,7 +56,9 @@ pub struct EmbeddedStore {
     writer: Option<JoinHandle<()>>,
     alive: Arc<AtomicBool>,
     env: Env<WithoutTls>,
-    tables: Tables,
+    views: Views,
+    reads: ReadPool,
+    recent_claims: RecentClaims,
     dir: PathBuf,
     id: Uuid,
     /// Released when the store is dropped, after everything else.
@@ -106,6 +114,11 @@ impl EmbeddedStore {
         if found != LAYOUT {
             return Err(OpenError::WrongFormat { found, supported: LAYOUT });
         }
+        let claims = load_claims(&env, &tables).map_err(|e| unreadable(dir, e))?;
+        let recent_claims = claims.recent().clone();
+        let hot = HotTransactions::new();
+        let views = Views { env: env.clone(), tables: tables.clone() };
+        let reads = ReadPool::start(views.clone(), hot.clone()).map_err(|e| unreadable(dir, e))?;
         let alive = Arc::new(AtomicBool::new(true));
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let writer = Writer {
@@ -113,13 +126,15 @@ impl EmbeddedStore {
             tables: tables.clone(),
             dir: dir.to_owned(),
             counters: Counters::default(),
+            claims,
+            hot,
             fate,
             alive: Arc::clone(&alive),
         };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn(move || writer.run(&jobs)).map_err(|e| unreadable(dir, e))?;
         let (queue, writer, dir) = (Some(queue), Some(writer), dir.to_owned());
-        Ok(EmbeddedStore { queue, writer, alive, env, tables, dir, id, _lock: lock })
+        Ok(EmbeddedStore { queue, writer, alive, env, views, reads, recent_claims, dir, id, _lock: lock })
     }
 
     /// The random id that the store got when it began.
@@ -164,6 +179,16 @@ fn begin(env: &Env<WithoutTls>, tables: &Tables) -> Result<(Uuid, u32), RowError
     Ok(begun)
 }
 
+fn load_claims(env: &Env<WithoutTls>, tables: &Tables) -> Result<Claims, RowError> {
+    let txn = env.write_txn().map_err(backend_error)?;
+    let mut writing = Writing { tables, txn };
+    let fresh = Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
+    let hasher = rows::claim_hasher(&mut writing, fresh.into_bytes())?;
+    let claims = Claims::load(&writing, hasher, GENERATION)?;
+    writing.txn.commit().map_err(backend_error)?;
+    Ok(claims)
+}
+
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         // Without a sender the writer finishes what is queued and stops.
@@ -196,9 +221,23 @@ impl Backend for EmbeddedStore {
         self.alive.load(Ordering::Acquire) && room::measure(&self.dir, 0) > Room::Nothing
     }
 
+    fn recent_claims(&self) -> RecentClaims {
+        self.recent_claims.clone()
+    }
+
     fn read<T>(&self, read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError>) -> Result<T, ReadError> {
-        let txn = self.env.read_txn().map_err(|e| ReadError::from(backend_error(e)))?;
-        read(&Reading { tables: &self.tables, txn: &txn }).map_err(ReadError::from)
+        self.views.read(read)
+    }
+
+    fn read_apart<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError> + Send + 'static,
+    ) -> BoxFuture<Result<T, ReadError>> {
+        self.reads.read(|views, _| views.read(read))
+    }
+
+    fn look_up(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        self.reads.transaction(id)
     }
 
     fn write<T: Send + 'static>(

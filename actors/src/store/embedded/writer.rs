@@ -13,11 +13,12 @@ use std::sync::mpsc::Receiver;
 use heed::{Env, WithoutTls};
 use tokio::sync::oneshot;
 
+use super::reader::HotTransactions;
 use super::room;
 use super::tables::{Tables, Writing, row_error};
 use crate::ports::fate::Fate;
 use crate::ports::store::CommitError;
-use crate::store::rows::{Counters, Room, RowError, Write};
+use crate::store::rows::{Claims, Counters, Room, RowError, Write};
 
 /// Requests in one commit. Past this the commit's own time no longer hides the next batch.
 const BATCH_MAX: usize = 1_024;
@@ -82,6 +83,8 @@ pub(super) struct Writer {
     pub(super) tables: Tables,
     pub(super) dir: PathBuf,
     pub(super) counters: Counters,
+    pub(super) claims: Claims,
+    pub(super) hot: HotTransactions,
     pub(super) fate: Arc<dyn Fate>,
     pub(super) alive: Arc<AtomicBool>,
 }
@@ -136,15 +139,24 @@ impl Writer {
         let room = room::measure(&self.dir, items).min(most);
         let txn = self.env.write_txn().map_err(row_error)?;
         let mut writing = Writing { tables: &self.tables, txn };
+        // Worked on apart: an abort leaves what stands.
+        let mut claims = self.claims.clone();
+        let mut changed = Vec::new();
         for job in batch {
-            job.run(&mut Write { rows: &mut writing, counters: &mut self.counters, room })?;
+            let (rows, counters) = (&mut writing, &mut self.counters);
+            job.run(&mut Write { rows, counters, claims: &mut claims, changed: &mut changed, room })?;
         }
         self.counters.flush(&mut writing)?;
+        claims.tidy(&mut writing)?;
         writing.txn.commit().map_err(|e| match e {
             // The free list itself found no page: that is before the first byte is written.
             heed::Error::Mdb(heed::MdbError::MapFull) => Failure::Aborted(RowError::Full),
             e => Failure::Commit(e),
-        })
+        })?;
+        self.hot.forget(&changed);
+        claims.committed();
+        self.claims = claims;
+        Ok(())
     }
 
     /// Going on could lie: everyone is told that the outcome is unknown, and the process ends.

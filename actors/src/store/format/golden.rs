@@ -308,6 +308,8 @@ fn records() -> Vec<Sample> {
         buried("cancellation", Kind::Cancellation),
         buried("manifest", Kind::Manifest),
         sample("claim", id(1), |id| encode_claim(*id), decode_claim),
+        sample("logged_claim", ([7; 16], id(1)), |(c, id)| encode_logged_claim(*c, *id), decode_logged_claim),
+        sample("secret", [9; 16], |s| encode_secret(*s), decode_secret),
         sample("mark", (), |()| encode_mark(), |bytes| body(Record::Mark, bytes).map(|_| ())),
         sample("feed", (id(1), 7), |(id, version)| encode_feed(*id, *version), decode_feed),
         sample(

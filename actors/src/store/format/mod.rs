@@ -25,9 +25,10 @@ use crate::ports::store::{Digest, Tombstone};
 pub use facts::{decode_fact, encode_fact};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_feed,
-    decode_lane, decode_number, decode_partition, decode_position, decode_store, decode_wave, encode_carton,
-    encode_claim, encode_counter, encode_dead, encode_feed, encode_lane_report, encode_lane_transaction,
-    encode_mark, encode_number, encode_partition, encode_position, encode_store, encode_wave,
+    decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position, decode_secret,
+    decode_store, decode_wave, encode_carton, encode_claim, encode_counter, encode_dead, encode_feed,
+    encode_lane_report, encode_lane_transaction, encode_logged_claim, encode_mark, encode_number,
+    encode_partition, encode_position, encode_secret, encode_store, encode_wave,
 };
 
 /// The only format so far, of every kind.
@@ -54,6 +55,8 @@ enum Record {
     Counter = 15,
     Number = 16,
     Store = 17,
+    LoggedClaim = 18,
+    Secret = 19,
 }
 
 /// Why bytes are not the value they should be.

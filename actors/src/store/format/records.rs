@@ -26,6 +26,24 @@ pub fn decode_claim(bytes: &[u8]) -> Decoded<TransactionId> {
     id_of(body(Record::Claim, bytes)?)
 }
 
+/// A claim of the log: its hash, and the id of the transaction that holds it.
+#[must_use]
+pub fn encode_logged_claim(claim: [u8; 16], id: TransactionId) -> Vec<u8> {
+    let mut bytes = with(Record::LoggedClaim, &claim);
+    bytes.extend_from_slice(id.0.as_bytes());
+    bytes
+}
+
+/// Reads a claim of the log.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_logged_claim(bytes: &[u8]) -> Decoded<([u8; 16], TransactionId)> {
+    let body = body(Record::LoggedClaim, bytes)?;
+    let (claim, id) = body.split_at_checked(16).ok_or(FormatError::Short)?;
+    Ok((array(claim)?, id_of(id)?))
+}
+
 /// The value of rows whose key says everything.
 #[must_use]
 pub fn encode_mark() -> Vec<u8> {
@@ -247,4 +265,18 @@ pub fn encode_store(id: Uuid, layout: u32) -> Vec<u8> {
 pub fn decode_store(bytes: &[u8]) -> Decoded<(Uuid, u32)> {
     let (id, layout) = body(Record::Store, bytes)?.split_at_checked(16).ok_or(FormatError::Short)?;
     Ok((Uuid::from_bytes(array(id)?), u32::from_be_bytes(array(layout)?)))
+}
+
+/// A secret of the store.
+#[must_use]
+pub fn encode_secret(secret: [u8; 16]) -> Vec<u8> {
+    with(Record::Secret, &secret)
+}
+
+/// Reads a secret of the store.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_secret(bytes: &[u8]) -> Decoded<[u8; 16]> {
+    array(body(Record::Secret, bytes)?)
 }

@@ -1,6 +1,6 @@
 //! Accepting commands and reports. It must never look at stock or wait for an owner.
 
-use super::{ReadRows, RowError, Write, decoded};
+use super::{ClaimHash, ReadRows, RowError, Write, decoded};
 use crate::domain::command::Kind;
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
@@ -70,8 +70,8 @@ fn store_command(write: &mut Write<'_>, new: &NewCommand) -> Result<(), RowError
     }
     write.put_chunked(Table::Tx, &keys::fact(new.id, 1), &format::encode_fact(&new.accepted))?;
     if new.client != ClientNo::HOUSE {
-        let claim = keys::reference_claim(new.client, new.command.kind(), new.command.reference());
-        write.rows.put(Table::Claims, &claim, &format::encode_claim(new.id))?;
+        let claim = reference_claim(write, new);
+        write.claims.claim(write.rows, claim, new.id)?;
         if let Some(key) = &new.key {
             claim_key(write, new.client, key, new.id)?;
         }
@@ -87,13 +87,12 @@ fn store_command(write: &mut Write<'_>, new: &NewCommand) -> Result<(), RowError
 /// The verdict when the key or the reference is taken; the key is judged first.
 fn judge_claims(write: &mut Write<'_>, new: &NewCommand) -> Result<Option<Verdict>, RowError> {
     if let Some(key) = &new.key
-        && let Some((id, digest)) = holder(&*write.rows, &keys::key_claim(new.client, key))?
+        && let Some((id, digest)) = holder(write, write.claims.hasher().key(new.client, key))?
     {
         let same = digest == new.digest;
         return Ok(Some(if same { Verdict::Replay(id) } else { Verdict::KeyReused }));
     }
-    let reference = keys::reference_claim(new.client, new.command.kind(), new.command.reference());
-    let Some((id, digest)) = holder(&*write.rows, &reference)? else { return Ok(None) };
+    let Some((id, digest)) = holder(write, reference_claim(write, new))? else { return Ok(None) };
     if digest != new.digest {
         return Ok(Some(Verdict::ReferenceConflict(id)));
     }
@@ -112,17 +111,20 @@ fn claim_key(
     key: &IdempotencyKey,
     id: TransactionId,
 ) -> Result<(), RowError> {
-    let claim = keys::key_claim(client, key);
-    write.rows.put(Table::Claims, &claim, &format::encode_claim(id))?;
-    let back: Key = [keys::keys_of(id), claim].concat();
+    let claim = write.claims.hasher().key(client, key);
+    write.claims.claim(write.rows, claim, id)?;
+    let back: Key = [keys::keys_of(id).as_slice(), &claim.0].concat();
     write.rows.put(Table::Tx, &back, &format::encode_mark())
 }
 
+fn reference_claim(write: &Write<'_>, new: &NewCommand) -> ClaimHash {
+    write.claims.hasher().reference(new.client, new.command.kind(), new.command.reference())
+}
+
 /// The transaction that holds a claim, and its digest. A claim whose transaction is gone is free.
-fn holder(rows: &dyn ReadRows, claim: &[u8]) -> Result<Option<(TransactionId, Digest)>, RowError> {
-    let Some(bytes) = rows.get(Table::Claims, claim)? else { return Ok(None) };
-    let id = decoded(|| "a claim".to_owned(), format::decode_claim(bytes))?;
-    Ok(digest_of(rows, id)?.map(|digest| (id, digest)))
+fn holder(write: &Write<'_>, claim: ClaimHash) -> Result<Option<(TransactionId, Digest)>, RowError> {
+    let Some(id) = write.claims.find(&*write.rows, claim)? else { return Ok(None) };
+    Ok(digest_of(&*write.rows, id)?.map(|digest| (id, digest)))
 }
 
 fn digest_of(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Digest>, RowError> {

@@ -6,6 +6,7 @@
 //! nothing; one that fails may have, and its backend aborts.
 
 mod accept;
+mod claims;
 mod names;
 mod read;
 mod sweep;
@@ -21,10 +22,11 @@ use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::ports::store::{CommitError, Lane, ReadError};
 
 pub use accept::{accept, append_reports};
-pub use names::{LAYOUT, begin, lease_serials, register};
+pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merged as claimed};
+pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
-    cartons, claimed, dead_letters, dead_letters_total, feed, gather, load, orders_of, position, positions,
-    scan, ship_to, transaction, wake_ups,
+    cartons, dead_letters, dead_letters_total, feed, gather, load, orders_of, position, positions, scan,
+    ship_to, transaction, wake_ups,
 };
 pub use sweep::sweep;
 pub use turn::{commit, take};
@@ -160,6 +162,10 @@ pub struct Write<'a> {
     pub rows: &'a mut dyn WriteRows,
     /// Numbers and counts; flushed before the commit, forgotten on an abort.
     pub counters: &'a mut Counters,
+    /// Who holds which reference.
+    pub claims: &'a mut Claims,
+    /// Transactions that were there before and are changed: what was read of them is old.
+    pub changed: &'a mut Vec<TransactionId>,
     /// What there is room for.
     pub room: Room,
 }

@@ -2,14 +2,14 @@
 
 use uuid::Uuid;
 
-use super::{ReadRows, RowError, Walk, Write, WriteRows, decoded};
+use super::{ClaimHasher, ReadRows, RowError, Walk, Write, WriteRows, decoded};
 use crate::domain::ids::{ClientNo, PartitionId};
 use crate::ports::store::{RegisterError, Registered, Registration};
 use crate::store::format;
 use crate::store::keys::{self, Table};
 
 /// The number of the layout of tables and keys that this release writes.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Writes the store's own record if it is new, under `id`; answers the id and layout it has.
 ///
@@ -20,6 +20,20 @@ pub fn begin(rows: &mut dyn WriteRows, id: Uuid) -> Result<(Uuid, u32), RowError
     match rows.get(Table::Meta, keys::STORE)? {
         Some(bytes) => decoded(|| "the store's own record".to_owned(), format::decode_store(bytes)),
         None => Err(RowError::Broken("the store's own record is not there".to_owned())),
+    }
+}
+
+/// What the store's claims are hashed with: `fresh` if it has no secret yet.
+///
+/// # Errors
+/// When rows cannot be read or written.
+pub fn claim_hasher(rows: &mut dyn WriteRows, fresh: [u8; 16]) -> Result<ClaimHasher, RowError> {
+    rows.put_new(Table::Meta, keys::CLAIM_SECRET, &format::encode_secret(fresh))?;
+    match rows.get(Table::Meta, keys::CLAIM_SECRET)? {
+        Some(bytes) => {
+            decoded(|| "the secret of claims".to_owned(), format::decode_secret(bytes)).map(ClaimHasher)
+        }
+        None => Err(RowError::Broken("the secret of claims is not there".to_owned())),
     }
 }
 

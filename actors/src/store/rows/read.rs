@@ -1,9 +1,11 @@
 //! What readers and owners ask for. It must never write.
 
+use std::sync::Arc;
+
 use super::{ReadRows, RowError, Walk, decoded, misshapen, read_chunked, read_counter};
-use crate::domain::command::{Kind, ShipTo};
+use crate::domain::command::ShipTo;
 use crate::domain::fact::Recorded;
-use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
+use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
@@ -55,12 +57,26 @@ pub fn transaction(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Look
     if format::is_tombstone(&bytes) {
         let (tombstone, _) =
             decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes))?;
-        return Ok(Some(Lookup::Expired(Box::new(tombstone))));
+        return Ok(Some(Lookup::Expired(Arc::new(tombstone))));
     }
-    let (head, command) = decoded(|| format!("the command of {id}"), format::decode_command(&bytes))?;
+    live_of(rows, id, &bytes).map(|stored| Some(Lookup::Live(Arc::new(stored))))
+}
+
+fn live_of(rows: &dyn ReadRows, id: TransactionId, command: &[u8]) -> Result<StoredTransaction, RowError> {
+    let (head, command) = decoded(|| format!("the command of {id}"), format::decode_command(command))?;
     let facts = facts(rows, id)?;
-    let stored = StoredTransaction { id, client: head.client, digest: head.digest, command, facts };
-    Ok(Some(Lookup::Live(Box::new(stored))))
+    Ok(StoredTransaction { id, client: head.client, digest: head.digest, command, facts })
+}
+
+/// A transaction, if it is there and not a tombstone.
+pub(super) fn live(
+    rows: &dyn ReadRows,
+    id: TransactionId,
+) -> Result<Option<Box<StoredTransaction>>, RowError> {
+    match read_chunked(rows, Table::Tx, &keys::command(id))? {
+        Some(bytes) if !format::is_tombstone(&bytes) => live_of(rows, id, &bytes).map(Box::new).map(Some),
+        Some(_) | None => Ok(None),
+    }
 }
 
 fn facts(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<Recorded>, RowError> {
@@ -71,20 +87,13 @@ fn facts(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<Recorded>, RowErr
         if usize::try_from(version).ok() != Some(facts.len() + 1) {
             return Err(RowError::Corrupt {
                 what: format!("{id}: fact {version} where {} should be", facts.len() + 1),
-                source: std::sync::Arc::new(format::FormatError::Short),
+                source: Arc::new(format::FormatError::Short),
             });
         }
         facts.push(decoded(|| format!("fact {version} of {id}"), format::decode_fact(value))?);
         Ok(Walk::On)
     })?;
     Ok(facts)
-}
-
-fn live(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Box<StoredTransaction>>, RowError> {
-    Ok(match transaction(rows, id)? {
-        Some(Lookup::Live(stored)) => Some(stored),
-        Some(Lookup::Expired(_)) | None => None,
-    })
 }
 
 /// Reads personal data; see [`crate::ports::store::Store::ship_to`].
@@ -94,21 +103,6 @@ fn live(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<Box<StoredTrans
 pub fn ship_to(rows: &dyn ReadRows, id: TransactionId) -> Result<Option<ShipTo>, RowError> {
     let Some(bytes) = rows.get(Table::Tx, &keys::ship_to(id))? else { return Ok(None) };
     decoded(|| format!("the address of {id}"), format::decode_ship_to(bytes)).map(Some)
-}
-
-/// Reads a claim; see [`crate::ports::store::Store::claimed`].
-///
-/// # Errors
-/// When rows cannot be read or decoded.
-pub fn claimed(
-    rows: &dyn ReadRows,
-    client: ClientNo,
-    kind: Kind,
-    reference: &Reference,
-) -> Result<Option<TransactionId>, RowError> {
-    let key = keys::reference_claim(client, kind, reference);
-    let Some(bytes) = rows.get(Table::Claims, &key)? else { return Ok(None) };
-    decoded(|| "a claim".to_owned(), format::decode_claim(bytes)).map(Some)
 }
 
 /// Walks a client's orders; see [`crate::ports::store::Store::orders_of`].
@@ -273,7 +267,7 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
         let id = keys::id_at(&key, 2).ok_or_else(|| misshapen(Table::Open))?;
         let stored = live(rows, id)?.ok_or_else(|| RowError::Corrupt {
             what: format!("open transaction {id}"),
-            source: std::sync::Arc::new(RowError::Broken("it is not there".to_owned())),
+            source: Arc::new(RowError::Broken("it is not there".to_owned())),
         })?;
         image.open.push(*stored);
     }

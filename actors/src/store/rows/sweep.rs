@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{ReadRows, RowError, Walk, Write, decoded, keys_under, misshapen, read_chunked};
+use super::{ClaimHash, ReadRows, RowError, Walk, Write, decoded, keys_under, misshapen, read_chunked};
 use crate::domain::command::Kind;
 use crate::domain::fact::Fact;
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{Lookup, StoredTransaction, Tombstone};
+use crate::ports::store::{StoredTransaction, Tombstone};
 use crate::store::format;
 use crate::store::keys::{self, Table};
 
@@ -59,8 +59,8 @@ fn due(
 fn bury(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
     write.rows.delete(Table::Ended, &keys::ended(ended_at, id))?;
     // Ended twice, or already gone: nothing is left to do for this entry.
-    let read = super::transaction(&*write.rows, id);
-    let Some(Lookup::Live(stored)) = readable(id, read)?.flatten() else { return Ok(()) };
+    let read = super::read::live(&*write.rows, id);
+    let Some(stored) = readable(id, read)?.flatten() else { return Ok(()) };
     let Some(tombstone) = tombstone_of(&stored) else {
         tracing::warn!(%id, "an ended transaction does not begin with its acceptance; it is kept");
         return Ok(());
@@ -72,6 +72,7 @@ fn bury(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result
     if stored.client != ClientNo::HOUSE && tombstone.kind == Kind::Order {
         write.rows.delete(Table::ByClient, &keys::by_client(stored.client, id))?;
     }
+    write.changed.push(id);
     write.put_chunked(Table::Tx, &keys::command(id), &format::encode_tombstone(&tombstone, ended_at))?;
     write.rows.put(Table::Tombstones, &keys::ended(ended_at, id), &format::encode_mark())
 }
@@ -107,20 +108,17 @@ fn erase(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Resul
     let Some(bytes) = read_chunked(&*write.rows, Table::Tx, &keys::command(id))? else { return Ok(()) };
     let read = decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes));
     let Some((tombstone, _)) = readable(id, read)? else { return Ok(()) };
-    let mut claims = vec![keys::reference_claim(tombstone.client, tombstone.kind, &tombstone.reference)];
+    let hasher = write.claims.hasher();
+    let mut claims = vec![hasher.reference(tombstone.client, tombstone.kind, &tombstone.reference)];
     let keys_prefix = keys::keys_of(id);
     for back in keys_under(&*write.rows, Table::Tx, &keys_prefix)? {
-        claims.push(back.get(keys_prefix.len()..).unwrap_or_default().to_vec());
+        let hash = back.get(keys_prefix.len()..).and_then(|hash| hash.try_into().ok());
+        claims.push(ClaimHash(hash.ok_or_else(|| misshapen(Table::Tx))?));
     }
     for claim in claims {
-        let holder = match write.rows.get(Table::Claims, &claim)? {
-            Some(bytes) => Some(decoded(|| "a claim".to_owned(), format::decode_claim(bytes))?),
-            None => None,
-        };
-        if holder == Some(id) {
-            write.rows.delete(Table::Claims, &claim)?;
-        }
+        write.claims.release(write.rows, claim, id)?;
     }
+    write.changed.push(id);
     write.delete_chunked(Table::Tx, &keys::tx(id))?;
     Ok(())
 }

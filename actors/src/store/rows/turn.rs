@@ -70,6 +70,7 @@ fn write_facts(write: &mut Write<'_>, new: &NewFacts) -> Result<(), RowError> {
     if write.rows.get(Table::Tx, &keys::chunk(&before, 0))?.is_none() {
         return Err(RowError::Broken(format!("{}: nothing before version {}", new.id, new.first_version)));
     }
+    write.changed.push(new.id);
     for (version, fact) in (new.first_version..).zip(&new.facts) {
         write.put_chunked(Table::Tx, &keys::fact(new.id, version), &format::encode_fact(fact))?;
         write.announce(new.client, new.id, version)?;

@@ -1,0 +1,254 @@
+//! Accepting orders: how many a second and at what cost in processor time, how long one takes when
+//! the machine is half busy, and what random references, busy pipelines and a WMS that is slow or
+//! dead change in that.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::load::{Load, Pace, Requests};
+use super::order::{Orders, References};
+use super::process::{self, Served};
+use super::report::{Check, Report, Target};
+use super::server::{self, Wms};
+use super::{Bench, Error, Rounds};
+
+/// As in the default configuration.
+const WAREHOUSES: u32 = 3;
+/// A filled store's orders have numbers from here on, which no run reaches.
+pub(super) const FILLED_FROM: u64 = 1 << 40;
+
+/// Who accepts.
+#[derive(Clone, Copy)]
+enum Side {
+    /// The least that accepting needs.
+    Ceiling,
+    /// The server.
+    Server(Wms),
+}
+
+/// One run.
+struct Run {
+    per_second: f64,
+    cpu_us: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+/// Measures all of it.
+pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
+    let rate = throughput(bench, report).await?;
+    latency(bench, report, rate / 2.0).await?;
+    if bench.options.claims > 0 {
+        many_claims(bench, report).await?;
+    }
+    Ok(())
+}
+
+struct Throughput {
+    ceiling: Run,
+    paused: Run,
+    running: Run,
+    random: Run,
+}
+
+/// As fast as answers come; gives the rate of the server with its pipelines paused.
+async fn throughput(bench: &Bench<'_>, report: &mut Report) -> Result<f64, Error> {
+    let (ordered, random) = (References::Ordered, References::Random);
+    let rounds = bench.rounds("accept", async || {
+        Ok(Throughput {
+            ceiling: fresh(bench, Side::Ceiling, ordered, Pace::Answers).await?,
+            paused: fresh(bench, Side::Server(Wms::Paused), ordered, Pace::Answers).await?,
+            running: fresh(bench, Side::Server(Wms::AtOnce), ordered, Pace::Answers).await?,
+            random: fresh(bench, Side::Server(Wms::Paused), random, Pace::Answers).await?,
+        })
+    });
+    let rounds = rounds.await?;
+    let rates = [
+        ("accepted by the ceiling", rounds.series(|r| r.ceiling.per_second)),
+        ("accepted, pipelines paused", rounds.series(|r| r.paused.per_second)),
+        ("accepted, pipelines running", rounds.series(|r| r.running.per_second)),
+        ("accepted, pipelines paused, random references", rounds.series(|r| r.random.per_second)),
+    ];
+    for (name, values) in rates {
+        report.measure(name, "/s", values);
+    }
+    report.measure("processor time of an order, ceiling", "µs", rounds.series(|r| r.ceiling.cpu_us));
+    report.measure("processor time of an order, server", "µs", rounds.series(|r| r.paused.cpu_us));
+    let p99 = rounds.series(|r| r.paused.p99_ms);
+    report.measure("p99 as fast as answers come, pipelines paused", "ms", p99);
+    let over = |value: fn(&Throughput) -> f64, other: fn(&Throughput) -> f64| {
+        rounds.series(value).over(&rounds.series(other))
+    };
+    let mut check = |id, claim, values, target| {
+        report.checks.push(Check::new(id, claim, "", values, target).spoiled(rounds.spoiled));
+    };
+    check(
+        "accept.paused",
+        "accepting at 256 connections, pipelines paused, over the ceiling",
+        over(|r| r.paused.per_second, |r| r.ceiling.per_second),
+        Target::AtLeast(0.7),
+    );
+    check(
+        "accept.running",
+        "the same with pipelines running, over the ceiling",
+        over(|r| r.running.per_second, |r| r.ceiling.per_second),
+        Target::AtLeast(0.5),
+    );
+    check(
+        "accept.cpu",
+        "processor time an order, over the ceiling's",
+        over(|r| r.paused.cpu_us, |r| r.ceiling.cpu_us),
+        Target::AtMost(1.6),
+    );
+    check(
+        "accept.random",
+        "random references over ordered ones",
+        over(|r| r.random.per_second, |r| r.paused.per_second),
+        Target::AtLeast(0.8),
+    );
+    Ok(rounds.series(|r| r.paused.per_second).median())
+}
+
+struct Latency {
+    ceiling: Run,
+    paused: Run,
+    dead: Run,
+    slow: Run,
+}
+
+/// At a constant rate.
+async fn latency(bench: &Bench<'_>, report: &mut Report, rate: f64) -> Result<(), Error> {
+    let pace = Pace::PerSecond(rate);
+    let name = format!("accept at {rate:.0}/s");
+    let rounds: Rounds<Latency> = bench
+        .rounds(&name, async || {
+            let ordered = References::Ordered;
+            Ok(Latency {
+                ceiling: fresh(bench, Side::Ceiling, ordered, pace).await?,
+                paused: fresh(bench, Side::Server(Wms::Paused), ordered, pace).await?,
+                dead: fresh(bench, Side::Server(Wms::Dead), ordered, pace).await?,
+                slow: fresh(bench, Side::Server(Wms::Slow), ordered, pace).await?,
+            })
+        })
+        .await?;
+    let measured = [
+        ("p50 at half the rate, ceiling", rounds.series(|r| r.ceiling.p50_ms)),
+        ("p50 at half the rate", rounds.series(|r| r.paused.p50_ms)),
+        ("p99 at half the rate, ceiling", rounds.series(|r| r.ceiling.p99_ms)),
+        ("p99 at half the rate", rounds.series(|r| r.paused.p99_ms)),
+        ("p99 at half the rate, every WMS dead", rounds.series(|r| r.dead.p99_ms)),
+        ("p99 at half the rate, every WMS takes a second", rounds.series(|r| r.slow.p99_ms)),
+    ];
+    for (name, values) in measured {
+        report.measure(name, "ms", values);
+    }
+    let over = |value: fn(&Latency) -> f64, other: fn(&Latency) -> f64| {
+        rounds.series(value).over(&rounds.series(other))
+    };
+    let mut check = |id, claim, values, bound| {
+        let check = Check::new(id, claim, "", values, Target::AtMost(bound));
+        report.checks.push(check.spoiled(rounds.spoiled));
+    };
+    check(
+        "accept.p99",
+        "p99 at half the maximum rate, over the ceiling's at that rate",
+        over(|r| r.paused.p99_ms, |r| r.ceiling.p99_ms),
+        1.5,
+    );
+    check(
+        "accept.p99_dead",
+        "the same p99 with every WMS dead, over it without",
+        over(|r| r.dead.p99_ms, |r| r.paused.p99_ms),
+        1.3,
+    );
+    check(
+        "accept.p99_slow",
+        "the same p99 with every WMS taking a second, over it without",
+        over(|r| r.slow.p99_ms, |r| r.paused.p99_ms),
+        1.3,
+    );
+    Ok(())
+}
+
+/// Random against ordered references beside many that are stored.
+async fn many_claims(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
+    let claims = bench.options.claims;
+    bench.tell(&format!("accept: storing {claims} claims first"));
+    let dir = bench.directory()?;
+    // Stock before orders, or the pipelines would pull them all and let them wait for it.
+    drop(stocked(bench, dir.path(), Wms::Paused).await?);
+    let data = dir.path().join("data");
+    let (warehouses, count) = (WAREHOUSES.to_string(), claims.to_string());
+    let fill = ["bench", "fill", "--warehouses", &warehouses, "--claims", &count, "--store"];
+    process::run(dir.path(), fill.map(AsRef::as_ref).into_iter().chain([data.as_os_str()]))?;
+    let server = bench.options.passed.start(dir.path(), WAREHOUSES, Wms::Paused)?;
+    let mut next = 0;
+    let rounds = bench
+        .rounds(&format!("accept with {claims} claims"), async || {
+            let mut one = async |references| {
+                let orders = Rc::new(Orders::new(WAREHOUSES, references, next..FILLED_FROM));
+                let run = load(bench, &server, orders.clone(), Pace::Answers).await?;
+                // Random names are those of the numbers: no number may come twice.
+                next = orders.next_number();
+                Ok::<Run, Error>(run)
+            };
+            Ok((one(References::Ordered).await?, one(References::Random).await?))
+        })
+        .await?;
+    let (ordered, random) = (rounds.series(|r| r.0.per_second), rounds.series(|r| r.1.per_second));
+    report.measure(&format!("accepted beside {claims} claims, ordered references"), "/s", ordered.clone());
+    report.measure(&format!("accepted beside {claims} claims, random references"), "/s", random.clone());
+    let check = Check::new(
+        "accept.random_stored",
+        "random references over ordered ones, a million claims stored",
+        "",
+        random.over(&ordered),
+        Target::AtLeast(0.8),
+    );
+    report.checks.push(check.spoiled(rounds.spoiled));
+    Ok(())
+}
+
+/// A run on a store that has accepted nothing yet.
+async fn fresh(bench: &Bench<'_>, side: Side, references: References, pace: Pace) -> Result<Run, Error> {
+    let dir = bench.directory()?;
+    let served = match side {
+        Side::Server(wms) => stocked(bench, dir.path(), wms).await?,
+        Side::Ceiling => {
+            let (data, warehouses) = (dir.path().join("data"), WAREHOUSES.to_string());
+            let ceiling = ["bench", "ceiling", "--warehouses", &warehouses, "--store"];
+            Served::start(dir.path(), ceiling.map(AsRef::as_ref).into_iter().chain([data.as_os_str()]))?
+        }
+    };
+    let orders = Rc::new(Orders::new(WAREHOUSES, references, 0..FILLED_FROM));
+    load(bench, &served, orders, pace).await
+}
+
+async fn stocked(bench: &Bench<'_>, dir: &Path, wms: Wms) -> Result<Served, Error> {
+    let server = bench.options.passed.start(dir, WAREHOUSES, wms)?;
+    server::stock(server.address, WAREHOUSES).await?;
+    Ok(server)
+}
+
+async fn load(bench: &Bench<'_>, served: &Served, orders: Rc<Orders>, pace: Pace) -> Result<Run, Error> {
+    let load = Load {
+        address: served.address,
+        connections: bench.options.connections,
+        requests: Requests::Orders(orders),
+        pace,
+        warm: bench.warm(),
+        window: bench.options.window,
+        wanted: 202,
+    };
+    let mut marks: Vec<Duration> = Vec::new();
+    let answered = load.run(|| marks.push(served.cpu())).await;
+    let answered = Bench::sound(answered.map_err(|e| Error::io("send orders", e))?, "accept")?;
+    let cpu = marks.last().copied().unwrap_or_default().saturating_sub(marks[0]);
+    Ok(Run {
+        per_second: answered.per_second(),
+        cpu_us: cpu.as_secs_f64() * 1e6 / answered.count as f64,
+        p50_ms: answered.latencies.quantile_ms(0.5),
+        p99_ms: answered.latencies.quantile_ms(0.99),
+    })
+}
