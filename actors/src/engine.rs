@@ -8,14 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use crate::actors::census;
 use crate::actors::desk::Desk;
 use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
 use crate::actors::ingestion::{Ingestion, Submit};
 pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions, Warehouses};
+pub use crate::actors::report;
 use crate::actors::site::Node;
+use crate::actors::tallies::Tallies;
 use crate::actors::tripwire::Tripwire;
+use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
@@ -106,6 +110,10 @@ impl Engine {
             waiters: Waiters::new(options.rules.waiters_max),
             rules: options.rules,
             warehouses: Warehouses::new(options.warehouses),
+            ending: AtomicBool::new(false),
+            tallies: Tallies::new(),
+            house: Vitals::new(),
+            ingestion: RwLock::default(),
         });
         let sink: Sink = Arc::new(ControlDoor { node: node.clone() });
         let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
@@ -141,6 +149,7 @@ fn keep_house(
 ) -> Arc<Mutex<Addr<House>>> {
     let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
     let home = homes[0].clone();
+    let (vitals, clock) = (node.house.clone(), node.clock.clone());
     let start = move || {
         let gone = gone.clone();
         let tripwire = Tripwire::new(move |panicked| {
@@ -157,12 +166,19 @@ fn keep_house(
             let Some(house) = kept.upgrade() else { return };
             if panicked {
                 tracing::error!("the House is gone and starts again");
-                *house.lock() = start();
+                vitals.died(panicked, clock.now());
+                // Under the lock: who tells the House something meets the old one before its death is
+                // known, or the new one.
+                let mut kept = house.lock();
+                *kept = start();
             }
         }
     });
     house
 }
+
+/// An Ingestion's door, and what is counted of it and of those before it.
+type Taker = (Door<Ingestion>, Arc<Vitals>);
 
 /// The engine's public door; cheap to clone.
 #[derive(Clone)]
@@ -172,7 +188,7 @@ struct Inner {
     node: Arc<Node>,
     house: Arc<Mutex<Addr<House>>>,
     /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
-    ingestion: RwLock<HashMap<ThreadId, Door<Ingestion>>>,
+    ingestion: RwLock<HashMap<ThreadId, Taker>>,
     draining: AtomicBool,
 }
 
@@ -226,8 +242,12 @@ impl Handle {
     /// [`SubmitError::Overloaded`] when too many are under way, [`SubmitError::Interrupted`] when
     /// Ingestion died over them or before them.
     pub async fn submit(&self, batch: Vec<Submission>) -> Result<Vec<Submitted>, SubmitError> {
+        let began = tokio::time::Instant::now();
         match self.ingestion().ask(Submit(batch)).await {
-            Ok(submitted) => Ok(submitted),
+            Ok(submitted) => {
+                self.0.node.tallies.answered(began.elapsed());
+                Ok(submitted)
+            }
             Err(AskError::Refused) => Err(SubmitError::Overloaded),
             Err(AskError::Gone) => Err(SubmitError::Interrupted),
         }
@@ -248,16 +268,23 @@ impl Handle {
 
     fn ingestion(&self) -> Door<Ingestion> {
         let thread = std::thread::current().id();
-        if let Some(door) = self.0.ingestion.read().get(&thread).filter(|d| d.addr().connected()) {
-            return door.clone();
-        }
-        let node = self.0.node.clone();
+        let known = self.0.ingestion.read().get(&thread).cloned();
+        let vitals = match known {
+            Some((door, _)) if door.addr().connected() => return door,
+            Some((_, vitals)) => vitals,
+            None => {
+                let vitals = Vitals::new();
+                self.0.node.ingestion.write().push(vitals.clone());
+                vitals
+            }
+        };
+        let (node, counts) = (self.0.node.clone(), vitals.clone());
         let addr = Home::Here.start(move |ctx| {
             ctx.set_mailbox_capacity(INGESTION_GATE);
-            Ingestion::new(node)
+            Ingestion::new(node, counts)
         });
-        let door = Door::new(addr, INGESTION_GATE);
-        self.0.ingestion.write().insert(thread, door.clone());
+        let door = Door::new(addr, INGESTION_GATE, &vitals);
+        self.0.ingestion.write().insert(thread, (door.clone(), vitals));
         door
     }
 
@@ -292,6 +319,13 @@ impl Handle {
         self.0.node.desks.iter().filter(|(_, desk)| desk.lacks_owner()).map(|(p, _)| *p).collect()
     }
 
+    /// What every actor has done and how it stands, what was counted of orders, and the store's own
+    /// numbers. Asks no actor: one that hangs is in it like the others.
+    #[must_use]
+    pub fn report(&self) -> report::Report {
+        census::report(&self.0.node)
+    }
+
     /// True from the moment the engine is asked to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -308,6 +342,8 @@ impl Handle {
     /// Returns when they are gone, or after `grace`.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain();
+        // First the word that outlives a House, then the message to the one that is there.
+        self.0.node.ending.store(true, SeqCst);
         self.0.house.lock().do_send(Drain);
         let until = tokio::time::Instant::now() + grace;
         while self.0.node.desks.values().any(|d| d.is_served()) && tokio::time::Instant::now() < until {

@@ -189,12 +189,16 @@ fn respond_202(
     json_body(&mut response, document)
 }
 
+/// Bytes that most answers take.
+const BODY_BYTES: usize = 768;
+
 /// Ends a response with a JSON body.
 pub(crate) fn json_body(
     response: &mut HttpResponseBuilder,
     body: &impl serde::Serialize,
 ) -> Result<HttpResponse, Problem> {
-    let bytes = serde_json::to_vec(body).map_err(|_| Problem::Internal)?;
+    let mut bytes = Vec::with_capacity(BODY_BYTES);
+    serde_json::to_writer(&mut bytes, body).map_err(|_| Problem::Internal)?;
     Ok(response.content_type("application/json").body(bytes))
 }
 

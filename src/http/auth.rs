@@ -123,6 +123,8 @@ enum Access {
     Clients,
     /// Clients, operators and warehouses' systems.
     All,
+    /// Operators.
+    Operators,
 }
 
 /// The access table. A path that is not served needs no key to be told so.
@@ -132,6 +134,8 @@ fn access(pattern: Option<&str>) -> Access {
         Some("/v1/inventory/moves" | "/v1/status/{id}" | "/v1/status/query") => Access::All,
         Some(warehouses) if warehouses.starts_with("/v1/warehouses") => Access::All,
         Some("/healthz" | "/readyz") | None => Access::Open,
+        Some("/metrics") => Access::Operators,
+        Some(ops) if ops.starts_with("/v1/ops/") => Access::Operators,
         Some(_) => Access::Clients,
     }
 }
@@ -179,7 +183,10 @@ impl Keys {
             (Caller::Wms(_), Access::Clients) => {
                 Err(Problem::Forbidden("the key of a warehouse's system is not for this"))
             }
-            (_, Access::Open | Access::Clients | Access::All) => Ok(caller),
+            (Caller::Client(_) | Caller::Wms(_), Access::Operators) => {
+                Err(Problem::Forbidden("only an operator's key is for this"))
+            }
+            (_, Access::Open | Access::Clients | Access::All | Access::Operators) => Ok(caller),
         }
     }
 

@@ -6,6 +6,7 @@ use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::http::header::HeaderMap;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use rand::Rng;
+use uuid::Uuid;
 use wavegate_engine::domain::ids::{CorrelationId, TraceContext};
 
 use super::auth::Caller;
@@ -48,9 +49,7 @@ pub(crate) fn correlation(headers: &HeaderMap) -> CorrelationId {
 }
 
 fn fresh_correlation() -> CorrelationId {
-    // From the thread's own generator: `Uuid::new_v4` asks the kernel each time.
-    let id = uuid::Builder::from_random_bytes(rand::rng().random()).into_uuid();
-    id.to_string().parse().expect("a UUID is within the pattern of correlation ids")
+    Uuid::new_v4().to_string().parse().expect("a UUID is within the pattern of correlation ids")
 }
 
 /// Reads the W3C trace context; one that is not well-formed starts a new trace, and then a

@@ -13,7 +13,9 @@ mod confirmations;
 mod front;
 mod headers;
 mod health;
+mod metrics;
 mod moves;
+mod ops;
 mod orders;
 mod pace;
 mod problem;
@@ -115,18 +117,20 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
 fn routes(config: &mut ServiceConfig) {
     let get = |path, handler: Route| path_for(path, "GET, HEAD").route(handler);
     config
-        .service(get("/healthz", read().to(health::alive)))
-        .service(get("/readyz", read().to(health::ready)))
         .service(
             path_for("/v1/orders", "GET, HEAD, POST")
                 .route(web::post().to(orders::create))
                 .route(read().to(orders::list)),
         )
+        .service(path_for("/v1/status/query", "POST").route(web::post().to(status::query)))
+        .service(get("/v1/status/{id}", read().to(status::get)))
         .service(path_for("/v1/orders/batch", "POST").route(web::post().to(batch::create)))
         .service(path_for("/v1/orders/{id}/cancel", "POST").route(web::post().to(cancel::create)))
         .service(path_for("/v1/inventory/moves", "POST").route(web::post().to(moves::create)))
-        .service(path_for("/v1/status/query", "POST").route(web::post().to(status::query)))
-        .service(get("/v1/status/{id}", read().to(status::get)))
+        .service(get("/healthz", read().to(health::alive)))
+        .service(get("/readyz", read().to(health::ready)))
+        .service(get("/metrics", read().to(metrics::get)))
+        .service(get("/v1/ops/actors", read().to(ops::actors::list)))
         .service(get("/v1/warehouses", read().to(warehouses::list)))
         .service(get("/v1/warehouses/{code}", read().to(warehouses::get)))
         .service(

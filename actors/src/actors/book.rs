@@ -13,6 +13,7 @@ use crate::domain::ids::{
 use crate::domain::manifest::Manifest;
 use crate::domain::order::Order;
 use crate::domain::rank::Rank;
+use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{PartitionImage, StoredTransaction, StoredWave};
 
@@ -59,6 +60,7 @@ struct Indexed {
     credits: usize,
     asking: bool,
     loading: bool,
+    state: State,
 }
 
 /// The memory.
@@ -70,6 +72,7 @@ pub(crate) struct Book {
     ready: BTreeSet<Rank>,
     asking: BTreeSet<TransactionId>,
     credits_used: usize,
+    by_state: [u32; State::ALL.len()],
     /// Orders with cartons that no manifest has yet.
     loading: usize,
     /// When a wave that is still unanswered is given up.
@@ -237,6 +240,7 @@ impl Book {
             credits: order.order.credits_used(),
             asking: order.order.cancel_requested(),
             loading: order.order.loadable().next().is_some(),
+            state: order.order.state(),
         };
         if now.deadline < Timestamp::NEVER {
             self.deadlines.insert((now.deadline, id));
@@ -248,6 +252,7 @@ impl Book {
             self.asking.insert(id);
         }
         self.credits_used += now.credits;
+        self.by_state[now.state as usize] += 1;
         self.loading += usize::from(now.loading);
         self.indexed.insert(id, now);
         self.orders.insert(id, order);
@@ -265,7 +270,18 @@ impl Book {
         self.ready.remove(&order.order.rank);
         self.asking.remove(&id);
         self.credits_used -= was.credits;
+        self.by_state[was.state as usize] -= 1;
         self.loading -= usize::from(was.loading);
+    }
+
+    /// Orders in hand.
+    pub(crate) fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// How many are in each state.
+    pub(crate) fn by_state(&self) -> [u32; State::ALL.len()] {
+        self.by_state
     }
 
     /// Unsettled releases at the WMS.

@@ -11,6 +11,7 @@ use super::gate::{AskError, Door};
 use super::inventory::Inventory;
 use super::manifester::{Load, ManifestTurn, Manifester, Standing, loadable};
 use super::options::Snapshot;
+use super::report::Cause;
 use super::site::Site;
 use super::turn::{Decided, Turn, cartons_in, cartons_of_answer, manifest_out, subject, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
@@ -18,7 +19,7 @@ use crate::domain::ids::{ReleaseId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{
-    CommitError, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
+    CommitError, DeadKind, Fence, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ReadError,
     StoredTransaction,
 };
 use crate::ports::wms::Presented;
@@ -44,6 +45,18 @@ pub(crate) enum TurnError {
     Commit(#[from] CommitError),
     #[error(transparent)]
     Unfounded(#[from] Unfounded),
+}
+
+impl TurnError {
+    /// The same, as it is counted.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            TurnError::Ask(_) => Cause::NoAnswer,
+            TurnError::Read(_) => Cause::Unreadable,
+            TurnError::Commit(why) => why.into(),
+            TurnError::Unfounded(_) => Cause::Unfounded,
+        }
+    }
 }
 
 /// The doors to the tree's other actors.
@@ -88,14 +101,17 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     let gathered = gather(&site, fence, &hand.book).await?;
     site.strike(FaultPoint::PipelineGathered);
     let pulled = count(Lane::Work, &gathered.lanes.entries) as u64;
-    let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.oldest);
+    let backlog = (gathered.lanes.backlog - pulled, gathered.lanes.next);
     hand.more = gathered.more;
-    let Decided { writes, touched, silent } = decide(&site, &tree, &mut hand, answers, gathered).await?;
+    let decided = decide(&site, &tree, &mut hand, answers, gathered).await?;
+    let Decided { writes, touched, silent, ends, violations } = decided;
+    violations.iter().for_each(|violation| site.node.tallies.violated(violation));
     let waves: Vec<TransactionId> = writes.waves.iter().map(|w| w.id).collect();
     let manifests: Vec<TransactionId> = writes.created.iter().map(|(id, _)| *id).collect();
     // Cancellations wait for their wave's answer: with it they are owed.
     let answered = !writes.answered.is_empty();
     let wake_at = writes.wake_at;
+    let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;
     }
@@ -103,6 +119,7 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     if site.token.is_cancelled() {
         return Err(TurnError::Ask(AskError::Gone));
     }
+    site.node.tallies.durable(&ends, &dead);
     for id in &touched {
         site.node.waiters.wake(*id);
     }
@@ -167,8 +184,18 @@ fn cut(lanes: &mut Gathered, limits: GatherLimits) -> bool {
         || count(Lane::Stock, &lanes.entries) >= limits.stock
         || (limits.work > 0 && count(Lane::Work, &lanes.entries) >= limits.work)
         || lanes.entries.len() > INPUTS_MAX;
-    lanes.entries.truncate(INPUTS_MAX);
+    let left = lanes.entries.drain(INPUTS_MAX.min(lanes.entries.len())..);
+    let left_in_lane = left.filter(|e| e.lane == Lane::Work).find_map(|e| accepted_at(&e.item));
+    lanes.next = left_in_lane.or(lanes.next);
     full
+}
+
+/// When the order of an entry was accepted.
+fn accepted_at(item: &LaneItem) -> Option<Timestamp> {
+    match item {
+        LaneItem::Transaction(stored) => stored.facts.first().map(|accepted| accepted.at),
+        LaneItem::Report(_) | LaneItem::Undecodable(_) => None,
+    }
 }
 
 async fn decide(
@@ -290,9 +317,54 @@ fn publish(site: &Site, hand: &Hand, (backlog, oldest): (u64, Option<Timestamp>)
     let snapshot = Snapshot {
         backlog,
         oldest,
+        open: hand.book.by_state(),
         unreleased: hand.book.ready_len() as u64,
         credits_used: u32::try_from(hand.book.credits_used()).unwrap_or(u32::MAX),
         pace: hand.book.pace.report(now),
     };
     site.desk.publish(snapshot, wake_at, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::command::{Change, Command, MoveCommand};
+    use crate::domain::fact::{Accepted, Fact, Recorded};
+    use crate::domain::ids::{ClientNo, PartitionId};
+
+    fn entry(lane: Lane, n: u64) -> LaneEntry {
+        let at = Timestamp(n as i64);
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
+        let accepted = Accepted { correlation: "a".parse().unwrap(), trace };
+        let stored = StoredTransaction {
+            id: TransactionId::new(at, PartitionId(1), n),
+            client: ClientNo(1),
+            digest: [0; 32],
+            command: Command::Move(MoveCommand {
+                reference: "r".parse().unwrap(),
+                warehouse: "ATL1".to_owned(),
+                sku: "A".parse().unwrap(),
+                change: Change::Receipt { quantity: 1 },
+            }),
+            facts: vec![Recorded { at, fact: Fact::Accepted(accepted) }],
+        };
+        LaneEntry { lane, n, item: LaneItem::Transaction(Box::new(stored)) }
+    }
+
+    #[test]
+    fn what_a_full_turn_leaves_in_the_lane_is_the_oldest_that_waits() {
+        let limits = GatherLimits { control: CONTROL_MAX, stock: STOCK_MAX, work: 100 };
+        let full = |work: u64| {
+            let control = (0..CONTROL_MAX as u64).map(|n| entry(Lane::Control, n));
+            let work = (0..work).map(|n| entry(Lane::Work, 1_000 + n));
+            Gathered { entries: control.chain(work).collect(), backlog: 300, next: Some(Timestamp(5_000)) }
+        };
+        let mut lanes = full(100);
+        assert!(cut(&mut lanes, limits));
+        assert_eq!(lanes.entries.len(), INPUTS_MAX);
+        assert_eq!(lanes.next, Some(Timestamp(1_064)), "192 reports leave room for 64 orders");
+        let mut lanes = full(50);
+        cut(&mut lanes, limits);
+        assert_eq!((lanes.entries.len(), lanes.next), (242, Some(Timestamp(5_000))));
+    }
 }

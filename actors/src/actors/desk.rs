@@ -3,9 +3,12 @@
 
 use actix::prelude::*;
 use parking_lot::{Mutex, RwLock};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use crate::actors::options::Snapshot;
+use crate::actors::report::Phase;
+use crate::actors::vitals::TreeVitals;
 use crate::domain::ids::PartitionId;
 use crate::domain::time::Timestamp;
 
@@ -35,6 +38,20 @@ pub(crate) struct Desk {
     pipeline: Mutex<Option<Recipient<Nudge>>>,
     house: Mutex<Option<Recipient<Wake>>>,
     snapshot: RwLock<Snapshot>,
+    tree: Mutex<Tree>,
+    /// Made at the first start: a warehouse that never had work costs nothing.
+    vitals: OnceLock<TreeVitals>,
+}
+
+/// What the House does with the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// It has none.
+    Asleep,
+    /// It has started one.
+    Started,
+    /// It waits before the next start.
+    Down,
 }
 
 impl Desk {
@@ -49,6 +66,8 @@ impl Desk {
             pipeline: Mutex::new(None),
             house: Mutex::new(None),
             snapshot: RwLock::new(Snapshot::default()),
+            tree: Mutex::new(Tree::Asleep),
+            vitals: OnceLock::new(),
         }
     }
 
@@ -105,6 +124,36 @@ impl Desk {
     /// True while an owner serves it.
     pub(crate) fn is_served(&self) -> bool {
         self.serving.load(SeqCst) != 0
+    }
+
+    /// The epoch of the owner that serves, 0 when none does.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.serving.load(SeqCst)
+    }
+
+    /// The House says what it does with the tree.
+    pub(crate) fn tree_is(&self, tree: Tree) {
+        *self.tree.lock() = tree;
+    }
+
+    /// Where the tree stands.
+    pub(crate) fn phase(&self) -> Phase {
+        match *self.tree.lock() {
+            Tree::Asleep => Phase::Asleep,
+            Tree::Started if self.is_served() => Phase::Running,
+            Tree::Started => Phase::Starting,
+            Tree::Down => Phase::Down,
+        }
+    }
+
+    /// What is counted of the tree's actors, through all its starts.
+    pub(crate) fn vitals(&self) -> &TreeVitals {
+        self.vitals.get_or_init(TreeVitals::new)
+    }
+
+    /// The same; `None` when the tree has never been started.
+    pub(crate) fn vitals_if_any(&self) -> Option<&TreeVitals> {
+        self.vitals.get()
     }
 
     /// The House looked: is there work and nobody who does it?

@@ -6,6 +6,8 @@ use actix::{Actor, Addr, Handler, Message};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use super::vitals::Vitals;
+
 /// Counts the messages that an actor has not finished, up to a capacity.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate(Arc<Counts>);
@@ -40,9 +42,18 @@ impl Gate {
     }
 
     /// Messages inside now.
-    #[cfg(test)]
     pub(crate) fn depth(&self) -> usize {
         self.0.depth.load(Relaxed)
+    }
+
+    /// Messages that it lets in at a time.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    /// Messages that it did not let in.
+    pub(crate) fn refused(&self) -> u64 {
+        self.0.refused.load(Relaxed)
     }
 }
 
@@ -88,9 +99,12 @@ impl<A: Actor> Clone for Door<A> {
 }
 
 impl<A: Actor<Context = actix::Context<A>>> Door<A> {
-    /// The door of an actor that takes `capacity` messages at a time.
-    pub(crate) fn new(addr: Addr<A>, capacity: usize) -> Door<A> {
-        Door { addr, gate: Gate::new(capacity) }
+    /// The door of an actor that takes `capacity` messages at a time. The gate is a fresh one, so that
+    /// what is left behind at a dead actor's gate takes no place at this one's; its vitals read it.
+    pub(crate) fn new(addr: Addr<A>, capacity: usize, vitals: &Vitals) -> Door<A> {
+        let gate = Gate::new(capacity);
+        vitals.stands_behind(gate.clone());
+        Door { addr, gate }
     }
 
     /// Sends a message and waits for its answer.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::desk::Wake;
+use super::desk::{Tree as TreeState, Wake};
 use super::home::Home;
 use super::site::{Node, Site};
 use super::tripwire::{Stop, Tripwire};
@@ -69,7 +69,6 @@ pub(crate) struct House {
     trees: BTreeMap<PartitionId, Tree>,
     deaths: BTreeMap<PartitionId, VecDeque<Instant>>,
     starts: u64,
-    draining: bool,
     sweeping: bool,
     /// Ends every tree when the House is gone, also by a panic.
     token: CancellationToken,
@@ -93,7 +92,6 @@ impl House {
             trees: BTreeMap::new(),
             deaths: BTreeMap::new(),
             starts: 0,
-            draining: false,
             sweeping: false,
             token,
             _end: end,
@@ -103,7 +101,7 @@ impl House {
 
     /// Starts a partition's tree unless it runs or waits for its next start.
     fn wake(&mut self, partition: PartitionId, ctx: &mut Context<Self>) {
-        if !self.draining && !self.trees.contains_key(&partition) {
+        if !self.node.is_ending() && !self.trees.contains_key(&partition) {
             self.start(partition, ctx);
         }
     }
@@ -125,6 +123,8 @@ impl House {
         };
         self.starts += 1;
         let start = self.starts;
+        desk.vitals().warehouse.begins();
+        desk.tree_is(TreeState::Started);
         let house = ctx.address().recipient::<TreeDown>();
         let tripwire = Tripwire::new(move |panicked| house.do_send(TreeDown { partition, start, panicked }));
         // A tree never moves: the same partition lives on the same thread after every start.
@@ -148,6 +148,7 @@ impl House {
     }
 
     fn look_around(&mut self, ctx: &mut Context<Self>) {
+        let _handling = self.node.house.handle();
         let now = self.node.now();
         let desks: Vec<_> = self.node.desks.iter().map(|(p, d)| (*p, d.clone())).collect();
         for (partition, desk) in desks {
@@ -162,6 +163,7 @@ impl House {
                         // the next look around.
                         warehouse.do_send(Stop);
                         self.trees.remove(&partition);
+                        desk.tree_is(TreeState::Asleep);
                     }
                 }
                 None | Some(Tree::Running { .. } | Tree::Down) => {}
@@ -221,6 +223,8 @@ impl Actor for House {
     fn started(&mut self, ctx: &mut Self::Context) {
         for desk in self.node.desks.values() {
             desk.house_is(ctx.address().recipient());
+            // The trees of an earlier House ended with it.
+            desk.tree_is(TreeState::Asleep);
         }
         self.open(ctx, true);
         ctx.run_interval(TICK, |house, ctx| house.look_around(ctx));
@@ -235,6 +239,7 @@ impl Handler<Wake> for House {
     type Result = ();
 
     fn handle(&mut self, Wake(partition): Wake, ctx: &mut Self::Context) {
+        let _handling = self.node.house.handle();
         self.node.faults.strike(FaultPoint::House, Some(partition));
         self.wake(partition, ctx);
     }
@@ -245,19 +250,30 @@ impl Handler<TreeDown> for House {
 
     fn handle(&mut self, down: TreeDown, ctx: &mut Self::Context) {
         let TreeDown { partition, start, panicked } = down;
+        let _handling = self.node.house.handle();
         match self.trees.get(&partition) {
             Some(Tree::Running { start: running, .. }) if *running == start => {}
             // It was put to sleep, or a later start runs already.
             Some(Tree::Running { .. } | Tree::Down) | None => return,
         }
         self.trees.insert(partition, Tree::Down);
-        if self.draining {
+        if self.node.is_ending() {
+            // An ordered end is no death.
+            if let Some(desk) = self.node.desks.get(&partition) {
+                desk.tree_is(TreeState::Asleep);
+            }
             return;
         }
+        let cause = self.node.desks.get(&partition).map(|desk| {
+            desk.tree_is(TreeState::Down);
+            let cause = desk.vitals().warehouse.died(panicked, self.node.now());
+            cause.as_str()
+        });
         let pause = self.pause_after_death(partition);
         tracing::warn!(
             partition = partition.0,
             panicked,
+            cause,
             pause_ms = pause.as_millis(),
             "a warehouse's tree is gone and starts again"
         );
@@ -272,7 +288,6 @@ impl Handler<Drain> for House {
     type Result = ();
 
     fn handle(&mut self, _: Drain, _: &mut Self::Context) {
-        self.draining = true;
         // A commit in flight is durable or not at all; what was not acted on is owed at the next start.
         self.token.cancel();
     }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::gate::Gated;
 use super::site::Node;
+use super::tripwire::Tripwire;
+use super::vitals::Vitals;
 use crate::actors::options::{Submission, Submitted};
 use crate::domain::fact::{Accepted, Fact, Recorded};
 use crate::ports::faults::FaultPoint;
@@ -21,11 +23,20 @@ pub(crate) struct Submit(pub(crate) Vec<Submission>);
 /// The actor: one for each thread that serves HTTP.
 pub(crate) struct Ingestion {
     node: Arc<Node>,
+    vitals: Arc<Vitals>,
+    _tripwire: Tripwire,
 }
 
 impl Ingestion {
-    pub(crate) fn new(node: Arc<Node>) -> Ingestion {
-        Ingestion { node }
+    pub(crate) fn new(node: Arc<Node>, vitals: Arc<Vitals>) -> Ingestion {
+        let (counts, clock) = (vitals.clone(), node.clock.clone());
+        let tripwire = Tripwire::new(move |panicked| {
+            // Otherwise its thread has ended, and with it who it worked for.
+            if panicked {
+                counts.died(panicked, clock.now());
+            }
+        });
+        Ingestion { node, vitals, _tripwire: tripwire }
     }
 
     fn stamp(&self, submission: Submission) -> NewCommand {
@@ -53,12 +64,14 @@ impl Handler<Gated<Submit>> for Ingestion {
     type Result = ResponseFuture<Vec<Submitted>>;
 
     fn handle(&mut self, gated: Gated<Submit>, _: &mut Self::Context) -> Self::Result {
+        let handling = self.vitals.handle();
         self.node.faults.strike(FaultPoint::Ingestion, None);
         let Gated { message: Submit(batch), permit } = gated;
         let commands: Vec<NewCommand> = batch.into_iter().map(|s| self.stamp(s)).collect();
-        let stamps: Vec<_> = commands.iter().map(|c| (c.id, c.accepted.at)).collect();
+        let stamps: Vec<_> = commands.iter().map(|c| (c.id, c.accepted.at, c.command.kind())).collect();
         let accepting = self.node.store.accept(commands);
         let node = self.node.clone();
+        drop(handling);
         Box::pin(async move {
             let written = accepting.await;
             let verdicts = written.reply;
@@ -69,8 +82,9 @@ impl Handler<Gated<Submit>> for Ingestion {
             let submitted = verdicts
                 .into_iter()
                 .zip(stamps)
-                .map(|(verdict, (own, at))| {
+                .map(|(verdict, (own, at, kind))| {
                     let verdict = durably(verdict, &outcome);
+                    node.tallies.judged(kind, verdict.into());
                     let id = match verdict {
                         Verdict::New => Some(own),
                         Verdict::Replay(id) | Verdict::ReferenceConflict(id) => Some(id),

@@ -3,6 +3,7 @@
 use actix::prelude::*;
 
 use super::gate::Gated;
+use super::report::Observed;
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
 use crate::domain::command::Change;
@@ -85,8 +86,11 @@ impl Handler<Gated<StockTurn>> for Inventory {
     type Result = MessageResult<Gated<StockTurn>>;
 
     fn handle(&mut self, gated: Gated<StockTurn>, _: &mut Self::Context) -> Self::Result {
+        let vitals = &self.site.desk.vitals().inventory;
+        let _handling = vitals.handle();
         self.site.strike(FaultPoint::Inventory);
         let answer = work(&mut self.ledger, gated.message);
+        vitals.show(Observed::Inventory { positions: self.ledger.len(), waiting: self.ledger.waiting() });
         drop(gated.permit);
         MessageResult(answer)
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::book::OpenOrder;
 use super::gate::Gated;
+use super::report::Observed;
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
 use crate::domain::ids::{ReleaseId, TransactionId};
@@ -125,6 +126,14 @@ impl Manifester {
         serials
     }
 
+    fn show(&self) {
+        self.site.desk.vitals().manifester.show(Observed::Manifester {
+            groups: self.groups.len(),
+            cartons: self.groups.values().map(|g| g.cartons.len()).sum(),
+            serials_left: self.block_end - self.next_serial,
+        });
+    }
+
     fn standing(&self) -> Standing {
         let closes_at = self.groups.values().map(|g| self.closes_at(g)).min().unwrap_or(Timestamp::NEVER);
         Standing { closes_at, serials_left: self.block_end - self.next_serial }
@@ -147,6 +156,7 @@ impl Handler<Gated<ManifestTurn>> for Manifester {
     type Result = MessageResult<Gated<ManifestTurn>>;
 
     fn handle(&mut self, gated: Gated<ManifestTurn>, _: &mut Self::Context) -> Self::Result {
+        let _handling = self.site.desk.vitals().manifester.handle();
         self.site.strike(FaultPoint::Manifester);
         let ManifestTurn { now, serials, block } = gated.message;
         if let Some((first, count)) = block {
@@ -163,12 +173,14 @@ impl Handler<Gated<Load>> for Manifester {
     type Result = MessageResult<Gated<Load>>;
 
     fn handle(&mut self, gated: Gated<Load>, _: &mut Self::Context) -> Self::Result {
+        let _handling = self.site.desk.vitals().manifester.handle();
         for load in gated.message.0 {
             let group = self.groups.entry((load.carrier, load.service_level)).or_default();
             let key = (load.carton.sscc, load.carton.release);
             group.cartons.entry(key).or_insert((load.packed_at, load.carton));
         }
         drop(gated.permit);
+        self.show();
         MessageResult(self.standing())
     }
 }

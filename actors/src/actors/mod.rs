@@ -8,8 +8,11 @@
 //!   ▲ Wake ◀── Desk ◀── Ingestion and every other writer of a lane; Nudge ──▶ Pipeline
 //! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
 //! ```
+//!
+//! What each has done stands in its `vitals`, which `census` reads without asking anybody.
 
 pub(crate) mod book;
+pub(crate) mod census;
 pub(crate) mod conduct;
 pub(crate) mod desk;
 pub(crate) mod gate;
@@ -20,9 +23,12 @@ pub(crate) mod inventory;
 pub(crate) mod manifester;
 pub(crate) mod options;
 pub(crate) mod pipeline;
+pub mod report;
 pub(crate) mod site;
+pub(crate) mod tallies;
 pub(crate) mod tripwire;
 pub(crate) mod turn;
+pub(crate) mod vitals;
 pub(crate) mod waiters;
 pub(crate) mod warehouse;
 pub(crate) mod wms_link;

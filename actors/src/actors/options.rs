@@ -9,6 +9,7 @@ use crate::domain::command::{Command, ShipTo};
 use crate::domain::estimate::PaceReport;
 use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
 use crate::domain::sscc::CompanyPrefix;
+use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{IdempotencyKey, Verdict};
 
@@ -131,6 +132,8 @@ pub struct Snapshot {
     pub backlog: u64,
     /// When the oldest of them was accepted.
     pub oldest: Option<Timestamp>,
+    /// Pulled orders that are not done, by state.
+    pub open: [u32; State::ALL.len()],
     /// Pulled orders that are not released yet.
     pub unreleased: u64,
     /// Unsettled releases at the WMS.

@@ -10,8 +10,10 @@ use std::time::Duration;
 use super::book::Book;
 use super::conduct::{Hand, Tree, TurnError, run};
 use super::desk::Nudge;
+use super::report::Observed;
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
+use super::vitals::Handling;
 use crate::domain::time::Timestamp;
 use crate::ports::store::Fence;
 
@@ -22,6 +24,8 @@ pub(crate) struct Pipeline {
     tree: Tree,
     /// Away while a turn runs.
     hand: Option<Hand>,
+    /// The turn that runs.
+    handling: Option<Handling>,
     again: bool,
     alarm: Option<SpawnHandle>,
     _tripwire: Tripwire,
@@ -30,7 +34,7 @@ pub(crate) struct Pipeline {
 impl Pipeline {
     pub(crate) fn new(site: Site, fence: Fence, tree: Tree, book: Book, tripwire: Tripwire) -> Pipeline {
         let hand = Some(Hand::new(book));
-        Pipeline { site, fence, tree, hand, again: false, alarm: None, _tripwire: tripwire }
+        Pipeline { site, fence, tree, hand, handling: None, again: false, alarm: None, _tripwire: tripwire }
     }
 
     fn begin_turn(&mut self, ctx: &mut Context<Self>) {
@@ -39,6 +43,7 @@ impl Pipeline {
             return;
         };
         self.again = false;
+        self.handling = Some(self.site.desk.vitals().pipeline.handle());
         if let Some(alarm) = self.alarm.take() {
             ctx.cancel_future(alarm);
         }
@@ -47,9 +52,22 @@ impl Pipeline {
         ctx.spawn(turn.into_actor(self).map(|ended, pipeline, ctx| pipeline.end_turn(ended, ctx)));
     }
 
+    fn show(&self, hand: &Hand) {
+        self.site.desk.vitals().pipeline.show(Observed::Pipeline {
+            backlog: self.site.desk.snapshot().backlog,
+            open: hand.book.len(),
+            ready: hand.book.ready_len(),
+            credits_used: hand.book.credits_used(),
+            unanswered_waves: hand.book.waves().len(),
+            manifests: hand.book.manifests.len(),
+        });
+    }
+
     fn end_turn(&mut self, ended: Result<Hand, TurnError>, ctx: &mut Context<Self>) {
+        self.handling = None;
         match ended {
             Ok(hand) => {
+                self.show(&hand);
                 let now = self.site.node.now();
                 let next = hand.book.next_deadline().min(hand.standing.closes_at);
                 let again = self.again || hand.more || next <= now || self.site.desk.is_nudged();
@@ -70,6 +88,7 @@ impl Pipeline {
             Err(why) => {
                 let source = std::error::Error::source(&why).map(ToString::to_string);
                 tracing::warn!(warehouse = %self.site.warehouse.code, %why, source, "a turn failed: the tree is dropped and rebuilt from the store");
+                self.site.desk.vitals().pipeline.foretell(why.cause(), None);
                 ctx.stop();
             }
         }

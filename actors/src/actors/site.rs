@@ -1,10 +1,14 @@
-//! What the actors of a node, and of one tree, share. All of it is immutable or a port.
+//! What the actors of a node, and of one tree, share. All of it is immutable, a port, or counts.
 
+use parking_lot::RwLock;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
+use super::tallies::Tallies;
+use super::vitals::Vitals;
 use super::waiters::Waiters;
 use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::domain::ids::{ClientNo, PartitionId, TraceContext, TransactionId};
@@ -27,12 +31,25 @@ pub(crate) struct Node {
     pub(crate) client_names: BTreeMap<ClientNo, String>,
     pub(crate) desks: BTreeMap<PartitionId, Arc<Desk>>,
     pub(crate) waiters: Waiters,
+    /// True once no tree is to be started any more.
+    pub(crate) ending: AtomicBool,
+    pub(crate) tallies: Tallies,
+    /// Of the House, through all its restarts.
+    pub(crate) house: Arc<Vitals>,
+    /// Of the Ingestion of each thread that ever submitted.
+    pub(crate) ingestion: RwLock<Vec<Arc<Vitals>>>,
 }
 
 impl Node {
     /// The time now.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// True once no tree is to be started any more. Here and not in the House, so that one which
+    /// dies at that moment does not take the word with it.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(SeqCst)
     }
 
     /// A fresh transaction or wave id.

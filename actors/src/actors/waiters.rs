@@ -53,6 +53,11 @@ impl Waiters {
         }
     }
 
+    /// How many callers wait, and how many may.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.count.load(Relaxed), self.max)
+    }
+
     /// Wakes everybody: the node ends.
     pub(crate) fn wake_all(&self) {
         for shard in &self.shards {

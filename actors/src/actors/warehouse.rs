@@ -11,8 +11,10 @@ use super::home::Home;
 use super::inventory::Inventory;
 use super::manifester::Manifester;
 use super::pipeline::Pipeline;
+use super::report::{ActorType, Cause};
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
+use super::vitals::Vitals;
 use super::wms_link::WmsLink;
 use crate::domain::stock::Ledger;
 use crate::ports::faults::FaultPoint;
@@ -22,7 +24,7 @@ use crate::ports::store::{CommitError, Fence, PartitionImage, ReadError};
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 struct ChildDown {
-    child: &'static str,
+    child: ActorType,
     panicked: bool,
 }
 
@@ -44,6 +46,16 @@ enum BeginError {
     Late,
 }
 
+impl BeginError {
+    fn cause(&self) -> Cause {
+        match self {
+            BeginError::Take(why) => why.into(),
+            BeginError::Load(_) | BeginError::Late => Cause::Unreadable,
+            BeginError::Unfounded(_) => Cause::Unfounded,
+        }
+    }
+}
+
 /// The actor.
 pub(crate) struct Warehouse {
     site: Site,
@@ -51,12 +63,14 @@ pub(crate) struct Warehouse {
     epoch: u64,
     pipeline: Option<Addr<Pipeline>>,
     tree: Option<Tree>,
+    /// True once a child is gone: the others follow it, and are not the cause.
+    bereft: bool,
     _tripwire: Tripwire,
 }
 
 impl Warehouse {
     pub(crate) fn new(site: Site, home: Home, tripwire: Tripwire) -> Warehouse {
-        Warehouse { site, home, epoch: 0, pipeline: None, tree: None, _tripwire: tripwire }
+        Warehouse { site, home, epoch: 0, pipeline: None, tree: None, bereft: false, _tripwire: tripwire }
     }
 
     fn begin(
@@ -77,27 +91,42 @@ impl Warehouse {
             ledger.remember(open.client, open.order.waiting());
         }
         self.epoch = fence.epoch;
-        let inventory = self.child(ctx, "inventory", move |site, wire| Inventory::new(site, ledger, wire));
-        let wms = self.child(ctx, "wms_link", WmsLink::new);
-        let manifester = self.child(ctx, "manifester", Manifester::new);
+        let inventory =
+            self.child(ctx, ActorType::Inventory, move |site, wire| Inventory::new(site, ledger, wire));
+        let wms = self.child(ctx, ActorType::WmsLink, WmsLink::new);
+        let manifester = self.child(ctx, ActorType::Manifester, Manifester::new);
         let tree = Tree {
-            inventory: Door::new(inventory, CHILD_GATE),
-            wms: Door::new(wms, CHILD_GATE),
-            manifester: Door::new(manifester, CHILD_GATE),
+            inventory: Door::new(inventory, CHILD_GATE, self.vitals(ActorType::Inventory)),
+            wms: Door::new(wms, CHILD_GATE, self.vitals(ActorType::WmsLink)),
+            manifester: Door::new(manifester, CHILD_GATE, self.vitals(ActorType::Manifester)),
         };
         self.tree = Some(tree.clone());
         let start = move |site, wire| Pipeline::new(site, fence, tree, book, wire);
-        self.pipeline = Some(self.child(ctx, "pipeline", start));
+        self.pipeline = Some(self.child(ctx, ActorType::Pipeline, start));
         tracing::info!(warehouse = %self.site.warehouse.code, epoch = fence.epoch, open = image.open.len(), "the warehouse's tree runs");
         Ok(())
     }
 
+    /// What is counted of itself or of a child.
+    fn vitals(&self, actor: ActorType) -> &Vitals {
+        let vitals = self.site.desk.vitals();
+        match actor {
+            ActorType::Pipeline => &vitals.pipeline,
+            ActorType::Inventory => &vitals.inventory,
+            ActorType::WmsLink => &vitals.wms_link,
+            ActorType::Manifester => &vitals.manifester,
+            // The other two are no children of a Warehouse.
+            ActorType::Warehouse | ActorType::House | ActorType::Ingestion => &vitals.warehouse,
+        }
+    }
+
     /// Starts a child with a wire that reports its end, whatever the cause.
-    fn child<A, F>(&self, ctx: &mut Context<Self>, child: &'static str, make: F) -> Addr<A>
+    fn child<A, F>(&self, ctx: &mut Context<Self>, child: ActorType, make: F) -> Addr<A>
     where
         A: Actor<Context = Context<A>>,
         F: FnOnce(Site, Tripwire) -> A + Send + 'static,
     {
+        self.vitals(child).begins();
         let supervisor = ctx.address().recipient::<ChildDown>();
         let tripwire = Tripwire::new(move |panicked| supervisor.do_send(ChildDown { child, panicked }));
         let site = self.site.clone();
@@ -118,15 +147,18 @@ impl Actor for Warehouse {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        let _handling = self.site.desk.vitals().warehouse.handle();
         self.site.strike(FaultPoint::Warehouse);
         let token = self.site.token.clone();
         ctx.spawn(async move { token.cancelled().await }.into_actor(self).map(|(), _, ctx| ctx.stop()));
         let taking = take(self.site.clone(), self.site.node.entropy.next());
         ctx.spawn(taking.into_actor(self).map(|taken, warehouse, ctx| {
+            let _handling = warehouse.site.desk.vitals().warehouse.handle();
             let begun = taken.and_then(|(fence, image)| Ok(warehouse.begin(fence, &image, ctx)?));
             if let Err(why) = begun {
                 let source = std::error::Error::source(&why).map(ToString::to_string);
                 tracing::error!(warehouse = %warehouse.site.warehouse.code, %why, source, "the warehouse's tree cannot begin");
+                warehouse.vitals(ActorType::Warehouse).foretell(why.cause(), None);
                 ctx.stop();
             }
         }));
@@ -137,7 +169,14 @@ impl Handler<ChildDown> for Warehouse {
     type Result = ();
 
     fn handle(&mut self, ChildDown { child, panicked }: ChildDown, ctx: &mut Self::Context) {
-        tracing::warn!(warehouse = %self.site.warehouse.code, child, panicked, "an actor is gone: its tree is dropped");
+        let _handling = self.site.desk.vitals().warehouse.handle();
+        if std::mem::replace(&mut self.bereft, true) {
+            return;
+        }
+        let cause = self.vitals(child).died(panicked, self.site.node.now());
+        self.vitals(ActorType::Warehouse).foretell(cause, Some(child));
+        let (child, cause) = (child.as_str(), cause.as_str());
+        tracing::warn!(warehouse = %self.site.warehouse.code, child, cause, "an actor is gone: its tree is dropped");
         ctx.stop();
     }
 }

@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::gate::Gated;
+use super::report::Observed;
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
 use crate::domain::ids::{LineNo, ReleaseId, TransactionId, WaveId};
@@ -150,6 +151,16 @@ impl WmsLink {
             }
         }
         self.begin_calls(ctx);
+        self.show();
+    }
+
+    fn show(&self) {
+        self.site.desk.vitals().wms_link.show(Observed::WmsLink {
+            waiting: self.waiting.len(),
+            under_way: self.under_way.len(),
+            failures: self.failures,
+            paused: self.paused,
+        });
     }
 
     /// The WMS will decide a cancellation later and say so by the control lane. When it says nothing
@@ -174,6 +185,7 @@ impl WmsLink {
         ctx.run_later(pause, |link, ctx| {
             link.paused = false;
             link.begin_calls(ctx);
+            link.show();
         });
     }
 }
@@ -235,6 +247,8 @@ impl Handler<Gated<Collect>> for WmsLink {
     type Result = MessageResult<Gated<Collect>>;
 
     fn handle(&mut self, _: Gated<Collect>, _: &mut Self::Context) -> Self::Result {
+        let _handling = self.site.desk.vitals().wms_link.handle();
+        self.show();
         MessageResult(std::mem::take(&mut self.answers))
     }
 }
@@ -243,6 +257,7 @@ impl Handler<Gated<Plan>> for WmsLink {
     type Result = MessageResult<Gated<Plan>>;
 
     fn handle(&mut self, gated: Gated<Plan>, _: &mut Self::Context) -> Self::Result {
+        let _handling = self.site.desk.vitals().wms_link.handle();
         self.site.strike(FaultPoint::WmsLink);
         let waves = gated.message.0.chunks(self.site.warehouse.wave_max.max(1)).map(<[_]>::to_vec).collect();
         MessageResult(waves)
@@ -253,6 +268,7 @@ impl Handler<Gated<Perform>> for WmsLink {
     type Result = MessageResult<Gated<Perform>>;
 
     fn handle(&mut self, gated: Gated<Perform>, ctx: &mut Self::Context) -> Self::Result {
+        let _handling = self.site.desk.vitals().wms_link.handle();
         let Perform { waves, questions, manifests, silent } = gated.message;
         for wave in waves {
             self.owe(CallId::Wave(wave.id), Call::Wave(wave));
@@ -268,6 +284,7 @@ impl Handler<Gated<Perform>> for WmsLink {
             self.owe(CallId::Release(release), Call::Release(release));
         }
         self.begin_calls(ctx);
+        self.show();
         MessageResult(())
     }
 }

@@ -20,6 +20,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 4] = [Kind::Order, Kind::Move, Kind::Cancellation, Kind::Manifest];
+
     /// The kind's name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -79,6 +79,25 @@ impl State {
         State::ALL.into_iter().find(|s| s.as_str() == name)
     }
 
+    /// True for the states in which an order can end.
+    #[must_use]
+    pub fn ends_an_order(self) -> bool {
+        match self {
+            State::Shipped | State::Cancelled | State::Rejected => true,
+            State::Accepted
+            | State::Allocated
+            | State::Released
+            | State::Picking
+            | State::Packed
+            | State::Manifested
+            | State::Backordered
+            | State::Failed
+            | State::Applied
+            | State::Closed
+            | State::Departed => false,
+        }
+    }
+
     /// True when nothing can follow (INV-7).
     #[must_use]
     pub fn is_final(self) -> bool {

@@ -137,6 +137,18 @@ impl Ledger {
         self.waiting.len()
     }
 
+    /// How many positions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
     /// Books a move and says what it did. What it made available is offered by the next
     /// [`Ledger::offer`].
     ///

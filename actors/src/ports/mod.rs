@@ -5,7 +5,9 @@ pub mod clock;
 pub mod entropy;
 pub mod fate;
 pub mod faults;
+pub mod measure;
 pub mod store;
+pub mod store_report;
 pub mod wms;
 
 /// A future that can be named behind a trait object.

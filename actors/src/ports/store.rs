@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxFuture;
+use super::store_report::StoreReport;
 use crate::domain::command::{Command, Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::fact::Recorded;
@@ -151,6 +152,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// True while the store takes writes.
     fn is_writable(&self) -> bool;
+
+    /// What it has done since it was opened, for operators. Zeros from a store that does not count.
+    fn report(&self) -> StoreReport {
+        StoreReport::default()
+    }
 }
 
 /// A reply, and apart from it the acknowledgement of its durability.
@@ -395,8 +401,8 @@ pub struct Gathered {
     pub entries: Vec<LaneEntry>,
     /// Orders in the work lane, those in `entries` included.
     pub backlog: u64,
-    /// When the oldest of them was accepted.
-    pub oldest: Option<Timestamp>,
+    /// When the oldest of those that are not in `entries` was accepted.
+    pub next: Option<Timestamp>,
 }
 
 /// One entry of a lane.

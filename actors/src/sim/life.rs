@@ -170,6 +170,13 @@ impl Nodes {
 impl Drop for Nodes {
     fn drop(&mut self) {
         self.end_rival();
+        // What a node without rivals counted itself of invariants that did not hold.
+        if self.world.observer.count("rivals") == 0 {
+            let counted = self.first.handle.report().tally.violations.into_iter();
+            for (id, n) in counted.filter(|(_, n)| *n > 0) {
+                self.world.violated(id, format!("the node counted it {n} times"));
+            }
+        }
         self.first.life.end();
     }
 }

@@ -17,6 +17,7 @@ use crate::ports::store::{
     NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store, StoredTransaction,
     TurnCommit, Verdict, Written,
 };
+use crate::ports::store_report::StoreReport;
 
 /// Holds ordered rows and runs operations over them.
 pub trait Backend: Send + Sync + 'static {
@@ -25,6 +26,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// True while it takes writes.
     fn is_writable(&self) -> bool;
+
+    /// What it has done since it was opened.
+    fn report(&self) -> StoreReport {
+        StoreReport::default()
+    }
 
     /// The claims that its table does not have yet.
     fn recent_claims(&self) -> RecentClaims;
@@ -77,6 +83,10 @@ impl<B: Backend> Store for B {
 
     fn is_writable(&self) -> bool {
         Backend::is_writable(self)
+    }
+
+    fn report(&self) -> StoreReport {
+        Backend::report(self)
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {

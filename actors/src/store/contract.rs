@@ -313,7 +313,9 @@ pub(super) async fn lanes_are_gathered_in_order_and_stay_until_taken(store: &Sha
     assert_eq!(seen, [&control[..], &[(Lane::Stock, 1), (Lane::Work, 1), (Lane::Work, 2)]].concat());
     assert!(matches!(&gathered.entries[0].item, LaneItem::Transaction(t) if t.id == id(4)));
     assert!(matches!(&gathered.entries[2].item, LaneItem::Report(r) if r.confirmation_id == "c2"));
-    assert_eq!((gathered.backlog, gathered.oldest), (2, Some(Timestamp(1_001))));
+    assert_eq!((gathered.backlog, gathered.next), (2, None));
+    let one = store.gather(fence, GatherLimits { work: 1, ..ALL }).await.unwrap();
+    assert_eq!((one.entries.len(), one.backlog, one.next), (5, 2, Some(Timestamp(1_003))));
 
     let taken = vec![(Lane::Control, 2), (Lane::Work, 1)];
     commit(store, fence, TurnCommit { taken, ..TurnCommit::default() }).await.unwrap();
@@ -321,7 +323,7 @@ pub(super) async fn lanes_are_gathered_in_order_and_stay_until_taken(store: &Sha
     let gathered = store.gather(fence, limits).await.unwrap();
     let seen: Vec<_> = gathered.entries.iter().map(|e| (e.lane, e.n)).collect();
     assert_eq!(seen, [(Lane::Control, 1), (Lane::Control, 3)]);
-    assert_eq!((gathered.backlog, gathered.oldest), (1, Some(Timestamp(1_003))));
+    assert_eq!((gathered.backlog, gathered.next), (1, Some(Timestamp(1_003))));
 }
 
 pub(super) async fn a_commit_with_a_void_fence_writes_nothing(store: &SharedStore) {

@@ -19,8 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::book::{Book, OpenOrder};
 use super::inventory::StockTurn;
 use super::site::Site;
+use super::tallies::End;
 use crate::domain::fact::{Fact, OrderFact, Recorded};
 use crate::domain::ids::{ClientNo, ReleaseId, TransactionId};
+use crate::domain::invariants::{Violation, nothing_reserved_twice, ships_at_most_once};
 use crate::domain::order::Footprint;
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
@@ -52,6 +54,8 @@ pub(crate) struct Turn<'a> {
     writes: TurnCommit,
     /// Orders with new facts.
     changed: BTreeSet<TransactionId>,
+    ends: Vec<End>,
+    violations: Vec<Violation>,
 }
 
 /// What a turn has decided.
@@ -62,6 +66,10 @@ pub(crate) struct Decided {
     pub(crate) touched: BTreeSet<TransactionId>,
     /// Releases to ask the WMS for.
     pub(crate) silent: Vec<ReleaseId>,
+    /// Orders that it ends.
+    pub(crate) ends: Vec<End>,
+    /// What must never be.
+    pub(crate) violations: Vec<Violation>,
 }
 
 impl<'a> Turn<'a> {
@@ -88,6 +96,8 @@ impl<'a> Turn<'a> {
             facts: IndexMap::new(),
             writes: TurnCommit::default(),
             changed: BTreeSet::new(),
+            ends: Vec::new(),
+            violations: Vec::new(),
         }
     }
 
@@ -117,6 +127,10 @@ impl<'a> Turn<'a> {
         let in_hand = self.book.remove(id);
         let visits = in_hand.is_none();
         let mut open = in_hand.or_else(|| self.visiting.remove(&id))?;
+        if open.order.is_done() {
+            let found = format!("{id}: {facts:?} after {}", open.order.state().as_str());
+            self.violations.push(Violation { id: "INV-7", found });
+        }
         let before = open.order.footprint();
         for fact in &facts {
             open.order.apply(fact, self.now);
@@ -165,12 +179,18 @@ impl<'a> Turn<'a> {
     /// Ends the turn: what is done leaves the book, and all writes stand in one commit.
     pub(crate) fn finish(mut self) -> Decided {
         for id in std::mem::take(&mut self.changed) {
+            let violation = self.order(id).and_then(|open| ships_at_most_once(&open.order));
+            self.violations.extend(violation);
             self.leave(id);
         }
+        let positions = self.writes.positions.iter();
+        let uncovered = positions.filter_map(|((_, sku), at)| nothing_reserved_twice(sku.as_str(), at));
+        self.violations.extend(uncovered);
         let mut touched = std::mem::take(&mut self.asked_again);
         touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
-        Decided { writes: self.writes, touched, silent: self.silent }
+        let Turn { writes, silent, ends, violations, .. } = self;
+        Decided { writes, touched, silent, ends, violations }
     }
 
     fn leave(&mut self, id: TransactionId) {
@@ -178,7 +198,9 @@ impl<'a> Turn<'a> {
         if !open.order.is_done() {
             return;
         }
-        let shipped = open.order.state() == State::Shipped;
+        let state = open.order.state();
+        let shipped = state == State::Shipped;
+        let end = End { state, after: self.now.since(open.order.accepted_at) };
         let released = open.order.releases().last().map(|r| r.at);
         match released.filter(|_| shipped) {
             Some(released) => self.book.pace.shipped(id, self.now.since(released), self.now),
@@ -191,6 +213,7 @@ impl<'a> Turn<'a> {
             self.writes.closed.push(id);
         }
         self.book.remove(id);
+        self.ends.push(end);
         self.writes.ended.push((id, self.now));
     }
 }

@@ -35,6 +35,7 @@ use crate::ports::BoxFuture;
 use crate::ports::entropy::{Entropy, SystemEntropy};
 use crate::ports::fate::Fate;
 use crate::ports::store::{CommitError, Durability, Lookup, ReadError};
+use crate::ports::store_report::{StoreReport, StoreVitals};
 use reader::{HotTransactions, ReadPool, Views};
 use tables::{Tables, Writing};
 use writer::{Job, Operation, Writer};
@@ -55,6 +56,7 @@ pub struct EmbeddedStore {
     queue: Option<SyncSender<Box<dyn Job>>>,
     writer: Option<JoinHandle<()>>,
     alive: Arc<AtomicBool>,
+    vitals: Arc<StoreVitals>,
     env: Env<WithoutTls>,
     views: Views,
     reads: ReadPool,
@@ -120,6 +122,7 @@ impl EmbeddedStore {
         let views = Views { env: env.clone(), tables: tables.clone() };
         let reads = ReadPool::start(views.clone(), hot.clone()).map_err(|e| unreadable(dir, e))?;
         let alive = Arc::new(AtomicBool::new(true));
+        let vitals = Arc::new(StoreVitals::new(QUEUE_MAX));
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let writer = Writer {
             env: env.clone(),
@@ -130,11 +133,24 @@ impl EmbeddedStore {
             hot,
             fate,
             alive: Arc::clone(&alive),
+            vitals: Arc::clone(&vitals),
         };
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn(move || writer.run(&jobs)).map_err(|e| unreadable(dir, e))?;
         let (queue, writer, dir) = (Some(queue), Some(writer), dir.to_owned());
-        Ok(EmbeddedStore { queue, writer, alive, env, views, reads, recent_claims, dir, id, _lock: lock })
+        Ok(EmbeddedStore {
+            queue,
+            writer,
+            alive,
+            vitals,
+            env,
+            views,
+            reads,
+            recent_claims,
+            dir,
+            id,
+            _lock: lock,
+        })
     }
 
     /// The random id that the store got when it began.
@@ -221,6 +237,10 @@ impl Backend for EmbeddedStore {
         self.alive.load(Ordering::Acquire) && room::measure(&self.dir, 0) > Room::Nothing
     }
 
+    fn report(&self) -> StoreReport {
+        self.vitals.read()
+    }
+
     fn recent_claims(&self) -> RecentClaims {
         self.recent_claims.clone()
     }
@@ -247,8 +267,10 @@ impl Backend for EmbeddedStore {
     ) -> BoxFuture<Result<T, CommitError>> {
         let (answer, result) = tokio::sync::oneshot::channel();
         let job = Box::new(Operation { operation, items, value: None, answer });
+        self.vitals.queues();
         let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok());
         if !sent {
+            self.vitals.refuses();
             return Box::pin(ready(Err(CommitError::Unavailable(Arc::new(QueueFull)))));
         }
         Box::pin(async move {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use heed::{Env, WithoutTls};
 use tokio::sync::oneshot;
@@ -18,6 +19,7 @@ use super::room;
 use super::tables::{Tables, Writing, row_error};
 use crate::ports::fate::Fate;
 use crate::ports::store::CommitError;
+use crate::ports::store_report::StoreVitals;
 use crate::store::rows::{Claims, Counters, Room, RowError, Write};
 
 /// Requests in one commit. Past this the commit's own time no longer hides the next batch.
@@ -87,6 +89,7 @@ pub(super) struct Writer {
     pub(super) hot: HotTransactions,
     pub(super) fate: Arc<dyn Fate>,
     pub(super) alive: Arc<AtomicBool>,
+    pub(super) vitals: Arc<StoreVitals>,
 }
 
 impl Writer {
@@ -95,6 +98,7 @@ impl Writer {
         while let Ok(first) = queue.recv() {
             let mut batch = vec![first];
             batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+            self.vitals.takes(batch.len());
             if self.work(batch, Room::All).is_break() {
                 break;
             }
@@ -135,6 +139,7 @@ impl Writer {
 
     /// One transaction, one commit.
     fn attempt(&mut self, batch: &mut [Box<dyn Job>], most: Room) -> Result<(), Failure> {
+        let began = Instant::now();
         let items = batch.iter().fold(0, |sum: usize, job| sum.saturating_add(job.items()));
         let room = room::measure(&self.dir, items).min(most);
         let txn = self.env.write_txn().map_err(row_error)?;
@@ -153,6 +158,7 @@ impl Writer {
             heed::Error::Mdb(heed::MdbError::MapFull) => Failure::Aborted(RowError::Full),
             e => Failure::Commit(e),
         })?;
+        self.vitals.commits(items, began.elapsed());
         self.hot.forget(&changed);
         claims.committed();
         self.claims = claims;

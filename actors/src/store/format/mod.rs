@@ -96,15 +96,30 @@ type Decoded<T> = Result<T, FormatError>;
 /// are not part of it.
 #[must_use]
 pub fn digest(command: &Command, ship_to: Option<&ShipTo>) -> Digest {
-    Sha256::digest(named(&(command, ship_to))).into()
+    let mut bytes = Vec::with_capacity(NAMED_BYTES);
+    write_named(&mut bytes, &(command, ship_to));
+    Sha256::digest(bytes).into()
 }
 
-fn named<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(value).expect("domain types hold only what MessagePack can say")
+/// Bytes that a small order's command takes with its address: a vector that grows to them step by
+/// step would be copied four times.
+const NAMED_BYTES: usize = 512;
+
+/// Bytes that most records of the house take.
+const RECORD_BYTES: usize = 96;
+
+fn write_named<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    rmp_serde::encode::write_named(bytes, value).expect("domain types hold only what MessagePack can say");
 }
 
 fn head(record: Record) -> Vec<u8> {
-    vec![record as u8, FORMAT]
+    head_of(record, RECORD_BYTES)
+}
+
+fn head_of(record: Record, capacity: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(capacity);
+    bytes.extend_from_slice(&[record as u8, FORMAT]);
+    bytes
 }
 
 fn with(record: Record, body: &[u8]) -> Vec<u8> {
@@ -156,10 +171,11 @@ const HEAD_BYTES: usize = 4 + 32 + 1;
 /// A command behind its client number, digest and kind.
 #[must_use]
 pub fn encode_command(head: &CommandHead, command: &Command) -> Vec<u8> {
-    let mut bytes = with(Record::Command, &head.client.0.to_be_bytes());
+    let mut bytes = head_of(Record::Command, NAMED_BYTES);
+    bytes.extend_from_slice(&head.client.0.to_be_bytes());
     bytes.extend_from_slice(&head.digest);
     bytes.push(command.kind().number());
-    bytes.extend(named(command));
+    write_named(&mut bytes, command);
     bytes
 }
 
@@ -194,7 +210,9 @@ pub fn decode_digest(bytes: &[u8]) -> Decoded<Digest> {
 /// Personal data.
 #[must_use]
 pub fn encode_ship_to(ship_to: &ShipTo) -> Vec<u8> {
-    with(Record::ShipTo, &named(ship_to))
+    let mut bytes = head_of(Record::ShipTo, NAMED_BYTES);
+    write_named(&mut bytes, ship_to);
+    bytes
 }
 
 /// Reads personal data.

@@ -287,22 +287,23 @@ pub fn gather(
     limits: GatherLimits,
 ) -> Result<Gathered, RowError> {
     let mut entries = Vec::new();
-    for lane in Lane::ALL {
-        let limit = match lane {
-            Lane::Control => limits.control,
-            Lane::Stock => limits.stock,
-            Lane::Work => limits.work,
-        };
+    for (lane, limit) in [(Lane::Control, limits.control), (Lane::Stock, limits.stock)] {
         for (n, value) in lane_head(rows, partition, lane, limit)? {
             entries.push(LaneEntry { lane, n, item: lane_item(rows, &value)? });
         }
     }
+    // One more than is taken: how long that one has waited is what operators and clients are told.
+    let mut next = None;
+    let work = lane_head(rows, partition, Lane::Work, limits.work.saturating_add(1))?;
+    for (i, (n, value)) in work.into_iter().enumerate() {
+        if i == limits.work {
+            next = accepted_at(rows, &value)?;
+        } else {
+            entries.push(LaneEntry { lane: Lane::Work, n, item: lane_item(rows, &value)? });
+        }
+    }
     let backlog = read_counter(rows, &keys::lane_counter(partition, Lane::Work))?.count;
-    let oldest = match lane_head(rows, partition, Lane::Work, 1)?.first() {
-        Some((_, value)) => accepted_at(rows, value)?,
-        None => None,
-    };
-    Ok(Gathered { entries, backlog, oldest })
+    Ok(Gathered { entries, backlog, next })
 }
 
 fn lane_head(
