@@ -1,90 +1,153 @@
-//! The whole engine over the seeded world: one seed, one history. `SIM_SEED=n` replays one;
-//! `SIM_SEEDS=n` runs more.
+//! The whole engine over the seeded world: one seed, one history.
+//!
+//! `SIM_SEED=n` replays a seed to the same trace and prints it when something is wrong.
+//! `SIM_SEEDS=n cargo test --release --test simulation -- --ignored` runs n seeds on all cores,
+//! from `SIM_FROM` on.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use wavegate_engine::ports::faults::FaultPoint;
-use wavegate_engine::sim::{Outcome, Profile, run};
+use wavegate_engine::sim::{Outcome, Planted, Profile, run};
 
-/// Seeds run by default: a couple of minutes at most on two slow cores.
-const SEEDS: u64 = 300;
+/// Within this many seeds each planted bug is found.
+const FOUND_WITHIN: u64 = 100;
+/// Failures that a long run prints.
+const FAILURES_MAX: usize = 20;
+/// What must have happened in every hundred harsh worlds: one in which it did not proves nothing.
+const MUST_HAPPEN: [&str; 17] = [
+    "acknowledged",
+    "applied",
+    "cancelled",
+    "clock steps",
+    "deaths at a write",
+    "failed",
+    "panics",
+    "refused by a full lane",
+    "rejected",
+    "releases forgotten",
+    "rivals",
+    "shipped",
+    "shutdowns",
+    "silences",
+    "stale commits",
+    "writes applied and unknown",
+    "writes lost and unknown",
+];
 
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
+
+/// The seeds of a test: its own, or the one to replay.
+fn seeds(own: Range<u64>) -> Vec<u64> {
     match number("SIM_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
+        None => own.collect(),
     }
 }
 
-fn assert_well(seed: u64, outcome: &Outcome) {
-    if !outcome.violations.is_empty() && std::env::var_os("SIM_SEED").is_some() {
-        for line in &outcome.trace {
-            eprintln!("{line}");
+/// Runs a world that must come to rest with nothing wrong.
+fn assert_well(seed: u64, profile: Profile) -> Outcome {
+    let outcome = run(seed, profile.clone());
+    if !outcome.violations.is_empty() {
+        if number("SIM_SEED").is_some() {
+            let traced = run(seed, Profile { traced: true, ..profile });
+            traced.trace.iter().for_each(|line| eprintln!("{line}"));
         }
+        panic!("replay with SIM_SEED={seed}: {:#?}", outcome.violations);
     }
-    assert!(outcome.violations.is_empty(), "replay with SIM_SEED={seed}: {:#?}", outcome.violations);
+    outcome
+}
+
+fn add(total: &mut BTreeMap<&'static str, usize>, outcome: &Outcome) {
+    for (what, n) in &outcome.seen {
+        *total.entry(what).or_default() += n;
+    }
+}
+
+fn harsh(range: Range<u64>) {
+    let first = range.start == 0;
+    if number("SIM_SEED").is_some() && !first {
+        return;
+    }
+    let mut seen = BTreeMap::new();
+    for seed in seeds(range) {
+        add(&mut seen, &assert_well(seed, Profile::of_seed(seed)));
+    }
+    eprintln!("{seen:?}");
+    if number("SIM_SEED").is_none() {
+        let missing: Vec<_> = MUST_HAPPEN.iter().filter(|what| !seen.contains_key(**what)).collect();
+        assert!(missing.is_empty(), "never happened: {missing:?}");
+    }
+}
+
+/// The runner gives each of these a core.
+mod no_sequence_of_commands_reports_clocks_and_crashes_breaks_an_invariant {
+    macro_rules! ranges {
+        ($($name:ident: $range:expr,)*) => { $(#[test] fn $name() { super::harsh($range) })* };
+    }
+    ranges! {
+        seeds_from_0: 0..100,
+        seeds_from_100: 100..200,
+        seeds_from_200: 200..300,
+        seeds_from_300: 300..400,
+        seeds_from_400: 400..500,
+        seeds_from_500: 500..600,
+    }
 }
 
 #[test]
 fn in_a_calm_world_every_order_ships_or_ends_by_its_own_rule() {
     let mut shipped = 0;
-    for seed in seeds().into_iter().take(20) {
-        let outcome = run(seed, Profile::calm());
-        assert_well(seed, &outcome);
-        shipped += outcome.shipped;
+    for seed in seeds(0..20) {
+        let outcome = assert_well(seed, Profile::calm());
+        assert_eq!((outcome.count("panics"), outcome.count("failed")), (0, 0));
+        shipped += outcome.count("shipped");
     }
     assert!(shipped > 0, "a world in which nothing ships proves nothing");
 }
 
 #[test]
-fn no_sequence_of_commands_reports_and_crashes_breaks_an_invariant() {
-    let (mut shipped, mut panics, mut acknowledged) = (0, 0, 0);
-    for seed in seeds() {
-        let outcome = run(seed, Profile::harsh());
-        assert_well(seed, &outcome);
-        shipped += outcome.shipped;
-        panics += outcome.panics;
-        acknowledged += outcome.acknowledged;
-    }
-    eprintln!("{acknowledged} acknowledged, {shipped} shipped, {panics} panics survived");
-    if std::env::var_os("SIM_SEED").is_none() {
-        assert!(shipped > 0 && panics > 0, "a world in which nothing happens proves nothing");
-    }
-}
-
-#[test]
 fn a_node_that_starts_again_finishes_what_little_there_is_without_a_word_from_anybody() {
-    for seed in seeds().into_iter().take(100) {
-        assert_well(
-            seed,
-            &run(seed, Profile { steps: 4, warehouses: 1, last_words: true, ..Profile::calm() }),
-        );
+    for seed in seeds(0..100) {
+        assert_well(seed, Profile { steps: 4, warehouses: 1, last_words: true, ..Profile::calm() });
     }
 }
 
 #[test]
-fn the_same_seed_replays_to_the_same_trace() {
-    for seed in [3, 17] {
-        let (first, second) = (run(seed, Profile::harsh()), run(seed, Profile::harsh()));
-        assert!(!first.trace.is_empty());
-        assert_eq!(first.trace, second.trace, "seed {seed}");
+fn the_same_seed_replays_to_the_same_trace_alone_and_beside_other_worlds() {
+    let traced = |seed| run(seed, Profile { traced: true, ..Profile::harsh() });
+    let seeds = [3, 17, 42, 99];
+    let alone = seeds.map(traced);
+    let together = std::thread::scope(|threads| {
+        seeds.map(|seed| threads.spawn(move || traced(seed))).map(|t| t.join().expect("a world runs"))
+    });
+    for (seed, (alone, together)) in seeds.iter().zip(alone.iter().zip(&together)) {
+        assert!(alone.trace.len() > 100, "seed {seed}");
+        let differs = alone.trace.iter().zip(&together.trace).find(|(one, other)| one != other);
+        assert_eq!(differs, None, "seed {seed}");
+        assert_eq!(alone.digest, together.digest, "seed {seed}");
+        let untraced = run(*seed, Profile::harsh());
+        assert_eq!(alone.digest, untraced.digest, "seed {seed}: looking at a world changes it");
     }
+    assert_ne!(alone[0].digest, alone[1].digest);
 }
 
 /// How often the tree of a warehouse was begun.
 fn begun(outcome: &Outcome, partition: u16) -> usize {
-    let take = format!("take PartitionId({partition})");
-    outcome.trace.iter().filter(|line| **line == take).count()
+    outcome.taken.get(&partition).copied().unwrap_or(0)
 }
 
 #[test]
 fn a_panic_in_any_actor_brings_its_tree_back_and_its_neighbours_do_not_notice() {
     for point in FaultPoint::ALL {
         for visit in [1, 2, 7] {
-            let outcome = run(5, Profile { panic_at: Some((point, visit)), ..Profile::calm() });
-            assert_well(5, &outcome);
-            assert!(outcome.shipped > 0, "{point:?}: orders go on");
+            let outcome = assert_well(5, Profile { panic_at: Some((point, visit)), ..Profile::calm() });
+            assert!(outcome.count("shipped") > 0, "{point:?}: orders go on");
             // The House and the Warehouse begin once in a calm world: later visits never come.
-            let struck = outcome.panics == 1;
+            let struck = outcome.count("panics") == 1;
             assert!(struck || visit > 1, "{point:?} was never visited");
             let (own, neighbour) = (begun(&outcome, 1), begun(&outcome, 2));
             match point {
@@ -103,4 +166,52 @@ fn a_panic_in_any_actor_brings_its_tree_back_and_its_neighbours_do_not_notice() 
             }
         }
     }
+}
+
+/// The simulator is itself tested: what it is to find is planted, and it finds it and says what it is.
+#[test]
+fn each_planted_bug_is_found_within_a_hundred_seeds() {
+    for planted in Planted::ALL {
+        let found = (0..FOUND_WITHIN).find_map(|seed| {
+            let outcome = run(seed, Profile { planted: Some(planted), ..Profile::harsh() });
+            outcome.violations.first().map(|first| (seed, first.clone()))
+        });
+        let (seed, first) = found.unwrap_or_else(|| panic!("{planted:?} is not found"));
+        eprintln!("{planted:?} is found by seed {seed}: {first}");
+        assert_eq!(first.id, planted.breaks(), "{planted:?} by seed {seed}: {}", first.found);
+    }
+}
+
+#[test]
+#[ignore = "runs SIM_SEEDS seeds on all cores, for as long as that takes"]
+fn as_many_seeds_as_are_asked_for() {
+    let from = number("SIM_FROM").unwrap_or(0);
+    let until = from + number("SIM_SEEDS").unwrap_or(1_000);
+    let next = AtomicU64::new(from);
+    let (seen, failures) = (Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|threads| {
+        for _ in 0..cores {
+            threads.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, SeqCst);
+                    if seed >= until || failures.lock().expect("no world panics").len() >= FAILURES_MAX {
+                        return;
+                    }
+                    let outcome = run(seed, Profile::of_seed(seed));
+                    add(&mut seen.lock().expect("no world panics"), &outcome);
+                    if let Some(first) = outcome.violations.first() {
+                        eprintln!("SIM_SEED={seed}: {first}");
+                        failures.lock().expect("no world panics").push(seed);
+                    }
+                    if (seed + 1).is_multiple_of(1_000) {
+                        eprintln!("{} seeds are begun", seed + 1 - from);
+                    }
+                }
+            });
+        }
+    });
+    eprintln!("{:?}", seen.lock().expect("no world panics"));
+    let failures = failures.into_inner().expect("no world panics");
+    assert!(failures.is_empty(), "replay with SIM_SEED=: {failures:?}");
 }

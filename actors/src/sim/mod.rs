@@ -1,139 +1,45 @@
 //! The seeded world: the production actors, turn and fold over a store that fails, a WMS that
-//! repeats and delays, panics in any handler and a node that dies; one thread, one paused clock.
+//! repeats and delays, panics in any handler, clocks that step, nodes that die between any two
+//! writes and nodes that fight for a partition; one thread, one paused clock.
 //!
-//! A seed decides everything. Safety is checked at every commit, liveness once the faults have
-//! healed; the same seed gives the same trace.
+//! A seed decides everything. Safety is checked at every write of the store, liveness once the
+//! faults have healed; the same seed gives the same trace.
 
+mod books;
+mod clock;
+mod disk;
+mod floor;
+mod judge;
+mod life;
 mod observer;
+mod planted;
+mod profile;
 mod store;
+mod submissions;
 mod wms;
 mod workload;
 
+pub use planted::Planted;
+pub use profile::{Outcome, Profile};
+
 use parking_lot::Mutex;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 
 use crate::domain::ids::PartitionId;
 use crate::domain::invariants::Violation;
-use crate::domain::time::Timestamp;
-use crate::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
-use crate::ports::clock::Clock;
 use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::faults::{FaultPoint, Faults};
 use crate::store::memory::MemoryStore;
+use clock::WorldClock;
+use life::{End, Life, Nodes};
 use observer::Observer;
-use store::FaultyStore;
 use wms::WorldWms;
 use workload::Workload;
-
-/// How hard a world is.
-#[derive(Clone, Debug)]
-pub struct Profile {
-    /// Steps of the workload: orders, receipts, cancellations, repeats.
-    pub steps: usize,
-    /// Warehouses.
-    pub warehouses: u16,
-    /// Store calls that are refused, in a thousand.
-    pub refused: u64,
-    /// Store writes that are applied and then answered as unknown, in a thousand.
-    pub applied_unknown: u64,
-    /// Store writes that are not applied and answered as unknown, in a thousand.
-    pub lost_unknown: u64,
-    /// Panics, in ten thousand visits of a fault point.
-    pub panics: u64,
-    /// One panic, at the given visit of a fault point in the first warehouse (or outside of any).
-    pub panic_at: Option<(FaultPoint, u32)>,
-    /// Deaths of the whole node.
-    pub deaths: usize,
-    /// True when the node dies once more after the last word, and the next must come to rest by
-    /// what the store says alone.
-    pub last_words: bool,
-    /// WMS calls that fail, are answered late, or are answered twice, in a thousand.
-    pub wms_faults: u64,
-    /// Reports that are repeated, in a thousand.
-    pub repeats: u64,
-    /// Releases with a short pick, in a thousand.
-    pub shorts: u64,
-    /// Releases that the WMS rejects, in a thousand.
-    pub rejects: u64,
-    /// Releases that it takes and refuses later, by a report, in a thousand.
-    pub late_rejects: u64,
-    /// Releases that it takes and forgets, in a thousand.
-    pub forgets: u64,
-    /// Waves that it refuses as a whole, in a thousand.
-    pub refusals: u64,
-    /// Cancellations that it decides later, through the control lane, in a thousand.
-    pub pendings: u64,
-}
-
-impl Profile {
-    /// A world in which nothing fails.
-    #[must_use]
-    pub fn calm() -> Profile {
-        Profile {
-            steps: 60,
-            warehouses: 2,
-            refused: 0,
-            applied_unknown: 0,
-            lost_unknown: 0,
-            panics: 0,
-            panic_at: None,
-            deaths: 0,
-            last_words: false,
-            wms_faults: 0,
-            repeats: 0,
-            shorts: 0,
-            rejects: 0,
-            late_rejects: 0,
-            forgets: 0,
-            refusals: 0,
-            pendings: 0,
-        }
-    }
-
-    /// A world in which everything fails now and then.
-    #[must_use]
-    pub fn harsh() -> Profile {
-        Profile {
-            refused: 20,
-            applied_unknown: 15,
-            lost_unknown: 15,
-            panics: 60,
-            deaths: 3,
-            last_words: true,
-            wms_faults: 100,
-            repeats: 150,
-            shorts: 80,
-            rejects: 20,
-            late_rejects: 15,
-            forgets: 20,
-            refusals: 30,
-            pendings: 300,
-            ..Profile::calm()
-        }
-    }
-}
-
-/// What became of a world.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// What must never be; empty when all is well.
-    pub violations: Vec<Violation>,
-    /// Every commit, in order: the same for the same seed.
-    pub trace: Vec<String>,
-    /// Commands that were acknowledged.
-    pub acknowledged: usize,
-    /// Orders that shipped.
-    pub shipped: usize,
-    /// Times a tree died and came back, and the node with it.
-    pub deaths: usize,
-    /// Panics that struck.
-    pub panics: usize,
-}
 
 /// What all parts of a world share, beyond the death of its node.
 pub(crate) struct World {
@@ -143,32 +49,59 @@ pub(crate) struct World {
     pub(crate) disk: MemoryStore,
     pub(crate) observer: Observer,
     /// False once faults have healed.
-    pub(crate) faulty: AtomicBool,
-    panics: Mutex<usize>,
+    faulty: AtomicBool,
     visits: Mutex<u32>,
+    /// Commits that a planted bug has answered and not written yet.
+    pub(crate) unwritten: AtomicUsize,
 }
 
 impl World {
     /// True `rate` times in a thousand, while faults last.
     pub(crate) fn strikes(&self, rate: u64) -> bool {
-        rate > 0 && self.faulty.load(SeqCst) && self.chance.below(1_000) < rate
+        rate > 0 && self.is_faulty() && self.chance.below(1_000) < rate
+    }
+
+    /// True while faults last.
+    pub(crate) fn is_faulty(&self) -> bool {
+        self.faulty.load(SeqCst)
+    }
+
+    /// True `rate` times in a thousand where a bug is planted, healed or not.
+    pub(crate) fn plants(&self, bug: Planted, rate: u64) -> bool {
+        self.profile.planted == Some(bug) && self.chance.below(1_000) < rate
     }
 
     /// A pause of up to `ms` milliseconds.
     pub(crate) fn pause(&self, ms: u64) -> Duration {
         Duration::from_millis(self.chance.below(ms + 1))
     }
-}
 
-/// The paused clock, as a wall clock.
-pub(crate) struct WorldClock {
-    began: Instant,
-}
+    /// Writes an event into the trace, with the true time.
+    pub(crate) fn note(&self, event: fmt::Arguments<'_>) {
+        self.observer.note(format_args!("{} {event}", self.clock.elapsed_ms()));
+    }
 
-impl Clock for WorldClock {
-    fn now(&self) -> Timestamp {
-        // 24 November 2026, so that traces read well.
-        Timestamp(1_795_478_400_000).after(self.began.elapsed())
+    pub(crate) fn violated(&self, id: &'static str, found: String) {
+        self.observer.violated(Violation { id, found });
+    }
+
+    /// A panic that the world did not mean is a bug. Only an owner that has lost its partition may
+    /// meet in the store what its memory cannot explain: its tree is dropped, its commit refused.
+    fn look_at_panics(&self) {
+        for what in PANICS.with(|p| p.found.take()) {
+            self.note(format_args!("a panic that nobody meant: {what}"));
+            if self.observer.count("rivals") == 0 {
+                self.violated("INV-1", format!("a panic that nobody meant: {what}"));
+            } else {
+                self.observer.saw("panics of stale owners");
+            }
+        }
+    }
+
+    fn heal(&self) {
+        self.faulty.store(false, SeqCst);
+        self.clock.correct();
+        self.note(format_args!("the faults have healed"));
     }
 }
 
@@ -180,21 +113,55 @@ impl Faults for World {
             *self.visits.lock() += 1;
             *self.visits.lock() == visit
         });
-        if armed || (rate > 0 && self.faulty.load(SeqCst) && self.chance.below(10_000) < rate) {
-            *self.panics.lock() += 1;
-            self.observer.note(format!("a fault strikes at {point:?} {partition:?}"));
+        if armed || (rate > 0 && self.is_faulty() && self.chance.below(10_000) < rate) {
+            self.observer.saw("panics");
+            self.note(format_args!("a fault strikes at {point:?} {partition:?}"));
             quiet_panic();
         }
     }
 }
 
 thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
+    static PANICS: Panics = const { Panics::new() };
+}
+
+/// What this thread makes of a panic; one world at a time runs on a thread.
+struct Panics {
+    /// The world strikes: it means the next one.
+    meant: Cell<bool>,
+    /// What panics here is to be expected: a bug is planted.
+    expected: Cell<bool>,
+    /// A world runs here: what panics is its business.
+    kept: Cell<bool>,
+    /// Panics that nobody meant.
+    found: RefCell<Vec<String>>,
+}
+
+impl Panics {
+    const fn new() -> Panics {
+        Panics {
+            meant: Cell::new(false),
+            expected: Cell::new(false),
+            kept: Cell::new(false),
+            found: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// True when a panic is dealt with here.
+    fn take(&self, what: &dyn fmt::Display) -> bool {
+        if self.meant.replace(false) || self.expected.get() {
+            return true;
+        }
+        if self.kept.get() {
+            self.found.borrow_mut().push(what.to_string());
+        }
+        self.kept.get()
+    }
 }
 
 /// Panics without a message on standard error: the world meant it.
 fn quiet_panic() -> ! {
-    QUIET.with(|q| q.set(true));
+    PANICS.with(|p| p.meant.set(true));
     panic!("a fault strikes");
 }
 
@@ -203,7 +170,7 @@ fn hush() {
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if !QUIET.with(|q| q.replace(false)) {
+            if !PANICS.with(|p| p.take(info)) {
                 loud(info);
             }
         }));
@@ -217,6 +184,10 @@ fn hush() {
 #[must_use]
 pub fn run(seed: u64, profile: Profile) -> Outcome {
     hush();
+    PANICS.with(|p| {
+        p.expected.set(profile.planted.is_some());
+        p.kept.set(true);
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -224,131 +195,105 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         .expect("a runtime without IO needs nothing");
     let clock = {
         let _inside = runtime.enter();
-        Arc::new(WorldClock { began: Instant::now() })
+        Arc::new(WorldClock::new())
     };
     let world = Arc::new(World {
+        observer: Observer::new(profile.traced),
         profile,
         clock,
         chance: SeededEntropy::new(seed),
         disk: MemoryStore::new(),
-        observer: Observer::default(),
         faulty: AtomicBool::new(true),
-        panics: Mutex::new(0),
         visits: Mutex::new(0),
+        unwritten: AtomicUsize::new(0),
     });
     let wms = Arc::new(WorldWms::new(world.clone()));
     let mut workload = Workload::new(world.clone());
-    let mut deaths = 0;
-    for life in 0..=world.profile.deaths {
-        let last = life == world.profile.deaths;
+    let mut lives = world.profile.deaths + 1;
+    if world.profile.last_words {
+        lives += 1;
+    }
+    for n in 0..lives {
         // A life is a LocalSet: its end drops every actor between two polls, as kill -9 would.
         let local = LocalSet::new();
-        runtime.block_on(local.run_until(live(&world, &wms, &mut workload, last, seed ^ life as u64)));
-        world.observer.note(format!("the node is gone ({life})"));
-        deaths += usize::from(!last);
+        let which = Which { n, seed: seed ^ n as u64 };
+        runtime.block_on(local.run_until(live(&world, &wms, &mut workload, which)));
         drop(local);
-    }
-    if world.profile.last_words {
-        let local = LocalSet::new();
-        runtime.block_on(local.run_until(async {
-            let handle = start(&world, &wms, !seed).await;
-            workload.rest(&handle).await;
-        }));
-    }
-    runtime.block_on(workload.judge());
-    Outcome {
-        acknowledged: workload.acknowledged(),
-        shipped: workload.shipped(),
-        violations: world.observer.violations(),
-        trace: world.observer.trace(),
-        deaths,
-        panics: *world.panics.lock(),
-    }
-}
-
-/// One life of the node: until its death in the middle of the work, or to rest.
-async fn live(world: &Arc<World>, wms: &Arc<WorldWms>, workload: &mut Workload, last: bool, seed: u64) {
-    let handle = start(world, wms, seed).await;
-    if !last {
-        let dies_after = world.profile.steps / (world.profile.deaths + 1);
-        workload.run(&handle, dies_after).await;
-        tokio::time::sleep(world.pause(400)).await;
-        return counted(world, &handle);
-    }
-    workload.run(&handle, usize::MAX).await;
-    world.faulty.store(false, SeqCst);
-    world.observer.note("the faults have healed".to_owned());
-    workload.provide(&handle).await;
-    match world.profile.last_words {
-        true => tokio::time::sleep(world.pause(8_000)).await,
-        false => {
-            // Long enough for every other reason to look to be gone.
-            tokio::time::sleep(Duration::from_secs(20)).await;
-            workload.slip_in(&handle).await;
-            workload.rest(&handle).await;
+        // Inside, where the paused clock is the clock.
+        runtime.block_on(async {
+            world.note(format_args!("the node is gone ({n})"));
+            workload.look().await;
+            world.look_at_panics();
+        });
+        if world.observer.is_broken() {
+            break;
         }
     }
-    counted(world, &handle);
-}
-
-/// What the node itself counted of invariants that did not hold.
-fn counted(world: &World, handle: &Handle) {
-    for (id, n) in handle.report().tally.violations.into_iter().filter(|(_, n)| *n > 0) {
-        world.observer.violated(Violation { id, found: format!("the node counted it {n} times") });
+    if !world.observer.is_broken() {
+        runtime.block_on(workload.judge(&wms));
     }
+    PANICS.with(|p| {
+        p.expected.set(false);
+        p.kept.set(false);
+    });
+    world.observer.outcome()
 }
 
-async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, seed: u64) -> Handle {
-    let reporting = wms.clone();
-    let options = || Options {
-        store: Arc::new(FaultyStore::new(world.clone())),
-        warehouses: warehouses(world.profile.warehouses),
-        rules: rules(),
-        clients: vec!["acme".to_owned(), "bolt".to_owned()],
-        threads: Threads::Here,
-        clock: world.clock.clone(),
-        entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(0x9E37_79B9))),
-        faults: world.clone(),
-        wms: {
-            let reporting = reporting.clone();
-            Box::new(move |warehouse, sink| reporting.of(warehouse.partition, sink))
-        },
+/// Which life of a world's node.
+#[derive(Clone, Copy)]
+struct Which {
+    n: usize,
+    seed: u64,
+}
+
+/// One life of the node: until its end in the middle of the work, or to rest.
+async fn live(world: &Arc<World>, wms: &Arc<WorldWms>, workload: &mut Workload, which: Which) {
+    let end = match which.n < world.profile.deaths {
+        true => life::draw_end(world),
+        false => End::Rest,
     };
-    loop {
-        match Engine::start(options()).await {
-            Ok(handle) => return handle,
-            // The store refused the start; an operator would try again.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+    world.note(format_args!("life {} begins and is to end: {end:?}", which.n));
+    world.unwritten.store(0, SeqCst);
+    let life = Life::that_ends(world, end);
+    let over = life.clone();
+    tokio::select! {
+        biased;
+        () = over.over() => {}
+        () = work(world, wms, workload, which, (life, end)) => {}
+    }
+    // Whatever is still on its way must not arrive.
+    over.end();
+}
+
+async fn work(
+    world: &Arc<World>,
+    wms: &Arc<WorldWms>,
+    workload: &mut Workload,
+    which: Which,
+    (life, end): (Arc<Life>, End),
+) {
+    let mut nodes = Nodes::start(world, wms, life, which.seed).await;
+    let profile = &world.profile;
+    if end != End::Rest {
+        workload.run(&mut nodes, profile.steps / (profile.deaths + 1)).await;
+        match end {
+            End::Shutdown => nodes.shutdown().await,
+            End::AtWrite | End::AtAnyTime | End::Rest => tokio::time::sleep(world.pause(400)).await,
         }
+        return;
     }
-}
-
-fn warehouses(n: u16) -> Vec<WarehouseOptions> {
-    let codes = ["ATL1", "DFW2", "RNO3", "EWR4"];
-    (0..n.min(4))
-        .map(|i| WarehouseOptions {
-            code: codes[usize::from(i)].to_owned(),
-            partition: PartitionId(i + 1),
-            timezone: chrono_tz::UTC,
-            backlog_max: 40,
-            services: vec!["ground".to_owned(), "express".to_owned()],
-            cut_offs: Default::default(),
-            carriers: Default::default(),
-            credits: 6,
-            wave_max: 4,
-        })
-        .collect()
-}
-
-fn rules() -> Rules {
-    Rules {
-        backorder_max_wait: Duration::from_secs(3_600),
-        wms_give_up_after: Duration::from_secs(86_400),
-        wms_silent_after: Duration::from_secs(120),
-        manifest_close_every: Duration::from_secs(2),
-        manifest_cartons_max: 5,
-        sscc_prefix: "0614141".parse().expect("seven digits"),
-        retention: Duration::from_secs(30 * 86_400),
-        waiters_max: 100,
+    if which.n == profile.deaths {
+        workload.run(&mut nodes, usize::MAX).await;
+        nodes.end_rival();
+        world.heal();
+        workload.provide(&nodes).await;
+        if profile.last_words {
+            return tokio::time::sleep(world.pause(8_000)).await;
+        }
+        // Long enough for every other reason to look to be gone.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        workload.slip_in(&nodes).await;
     }
+    workload.rest(&nodes).await;
+    workload.knock(&nodes).await;
 }

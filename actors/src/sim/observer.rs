@@ -1,72 +1,416 @@
-//! Sees every commit, keeps the trace, and checks safety at each.
+//! Sees every write of the store as it is applied, keeps the trace, and checks safety at each: what
+//! the disk says must be what was there before and what this write added, and nothing else.
 
 use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::hash::Hasher;
 
-use crate::domain::command::Command;
-use crate::domain::fact::Fact;
+use super::World;
+use super::disk::at_once;
+use super::profile::Outcome;
+use crate::domain::command::{Change, Command};
+use crate::domain::fact::{Fact, MoveFact, Recorded};
+use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
 use crate::domain::invariants::{self, Violation};
-use crate::domain::order::Order;
+use crate::domain::order::{Footprint, Order};
 use crate::domain::state::State;
-use crate::ports::store::{StoredTransaction, TurnCommit};
+use crate::domain::stock::Position;
+use crate::ports::store::{
+    Digest, FeedEntry, Fence, NewCommand, NewFacts, Store, StoredTransaction, TurnCommit, Verdict,
+};
 
 /// Violations kept; the first says what is wrong, the hundredth says nothing more.
 const VIOLATIONS_MAX: usize = 10;
 
 /// The observer.
-#[derive(Default)]
 pub(crate) struct Observer {
-    trace: Mutex<Vec<String>>,
-    violations: Mutex<Vec<Violation>>,
+    log: Mutex<Log>,
+    seen: Mutex<Seen>,
+}
+
+/// The trace: its digest, and its lines when they are wanted.
+struct Log {
+    line: String,
+    digest: std::hash::DefaultHasher,
+    lines: Option<Vec<String>>,
+    violations: Vec<Violation>,
+    counts: BTreeMap<&'static str, usize>,
+    taken: BTreeMap<u16, usize>,
+}
+
+/// What the disk held after the last write.
+#[derive(Default)]
+struct Seen {
+    known: BTreeMap<TransactionId, Known>,
+    owners: BTreeMap<PartitionId, Fence>,
+    /// The last number of each feed.
+    feeds: BTreeMap<ClientNo, u64>,
+    stock: BTreeMap<StockOf, Sums>,
+}
+
+type StockOf = (PartitionId, ClientNo, Sku);
+
+/// A transaction as it was last seen.
+struct Known {
+    client: ClientNo,
+    digest: Digest,
+    facts: Vec<Recorded>,
+    /// Its fold, when it is an order.
+    order: Option<Order>,
+    ended: Option<State>,
+}
+
+/// What facts made of one position.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    reserved: i64,
+    backordered: i64,
+    missing: i64,
+    shipped: i64,
+    moved: i64,
+    cleared: i64,
 }
 
 impl Observer {
-    pub(crate) fn note(&self, line: String) {
-        self.trace.lock().push(line);
+    /// An observer that keeps the lines of its trace when it is `traced`.
+    pub(crate) fn new(traced: bool) -> Observer {
+        let log = Log {
+            line: String::new(),
+            digest: std::hash::DefaultHasher::new(),
+            lines: traced.then(Vec::new),
+            violations: Vec::new(),
+            counts: BTreeMap::new(),
+            taken: BTreeMap::new(),
+        };
+        Observer { log: Mutex::new(log), seen: Mutex::default() }
+    }
+
+    /// Writes a line into the trace.
+    pub(crate) fn note(&self, line: fmt::Arguments<'_>) {
+        let mut log = self.log.lock();
+        let Log { line: buffer, digest, lines, .. } = &mut *log;
+        buffer.clear();
+        // Writing to a string cannot fail.
+        let _written = buffer.write_fmt(line);
+        digest.write(buffer.as_bytes());
+        if let Some(lines) = lines {
+            lines.push(buffer.clone());
+        }
+    }
+
+    /// Counts something that happened, so that tests see that it did.
+    pub(crate) fn saw(&self, what: &'static str) {
+        *self.log.lock().counts.entry(what).or_default() += 1;
+    }
+
+    /// How often it happened so far.
+    pub(crate) fn count(&self, what: &'static str) -> usize {
+        self.log.lock().counts.get(what).copied().unwrap_or(0)
     }
 
     pub(crate) fn violated(&self, violation: Violation) {
-        let mut violations = self.violations.lock();
-        if violations.len() < VIOLATIONS_MAX {
-            violations.push(violation);
+        self.note(format_args!("VIOLATION {violation}"));
+        let mut log = self.log.lock();
+        if log.violations.len() < VIOLATIONS_MAX {
+            log.violations.push(violation);
         }
     }
 
-    pub(crate) fn trace(&self) -> Vec<String> {
-        self.trace.lock().clone()
+    /// True when something was found: going on would only find its consequences.
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.log.lock().violations.is_empty()
     }
 
-    pub(crate) fn violations(&self) -> Vec<Violation> {
-        self.violations.lock().clone()
-    }
-
-    /// A turn is in the store: INV-3 of every position it wrote.
-    pub(crate) fn positions(&self, turn: &TurnCommit) {
-        for ((client, sku), position) in &turn.positions {
-            let name = format!("client {} {sku}", client.0);
-            if let Some(violation) = invariants::nothing_reserved_twice(&name, position) {
-                self.violated(violation);
-            }
+    /// What became of the world.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let log = self.log.lock();
+        Outcome {
+            violations: log.violations.clone(),
+            trace: log.lines.clone().unwrap_or_default(),
+            digest: log.digest.finish(),
+            taken: log.taken.clone(),
+            seen: log.counts.clone(),
         }
     }
 
-    /// A transaction has new facts: INV-2 and INV-7.
-    pub(crate) fn transaction(&self, stored: &StoredTransaction) {
-        let Command::Order(command) = &stored.command else { return };
-        let accepted = stored.facts.first().map(|f| f.at).unwrap_or_default();
-        let mut order = Order::new(stored.id, command, accepted);
-        let mut ended: Option<State> = None;
-        for recorded in &stored.facts {
-            if let Fact::Order(fact) = &recorded.fact {
-                if let Some(state) = ended {
-                    let found = format!("{} is {} and then {fact:?}", stored.id, state.as_str());
-                    self.violated(Violation { id: "INV-7", found });
+    /// The owner of a partition, as the store last named it.
+    pub(crate) fn owner(&self, partition: PartitionId) -> Option<Fence> {
+        self.seen.lock().owners.get(&partition).copied()
+    }
+
+    /// The client and the facts of a transaction as last seen.
+    pub(crate) fn orders_of(&self, client: ClientNo) -> Vec<TransactionId> {
+        let seen = self.seen.lock();
+        let of_client = seen.known.iter().filter(|(_, k)| k.client == client && k.order.is_some());
+        of_client.map(|(id, _)| *id).collect()
+    }
+
+    /// An order as its facts leave it.
+    pub(crate) fn order(&self, id: TransactionId) -> Option<Order> {
+        self.seen.lock().known.get(&id).and_then(|known| known.order.clone())
+    }
+
+    /// All orders that were ever accepted.
+    pub(crate) fn orders(&self) -> Vec<Order> {
+        self.seen.lock().known.values().filter_map(|known| known.order.clone()).collect()
+    }
+
+    /// A partition has a new owner: no epoch is given twice (INV-6).
+    pub(crate) fn taken(&self, world: &World, fence: Fence) {
+        *self.log.lock().taken.entry(fence.partition.0).or_default() += 1;
+        world.note(format_args!("take {fence:?}"));
+        let before = self.seen.lock().owners.insert(fence.partition, fence);
+        if before.is_some_and(|before| before.epoch >= fence.epoch) {
+            world.violated("INV-6", format!("{before:?} is followed by {fence:?}"));
+        }
+    }
+
+    /// Commands were accepted, or known before.
+    pub(crate) fn accepted(&self, world: &World, batch: &[NewCommand], verdicts: &[Verdict]) {
+        let mut seen = self.seen.lock();
+        let mut announced = Vec::new();
+        for (new, verdict) in batch.iter().zip(verdicts) {
+            world.note(format_args!("{} {} is {verdict:?}", new.id, new.command.reference()));
+            match verdict {
+                Verdict::New => {
+                    announced.push((new.client, new.id, 1));
+                    seen.begins(new.id, new.client, new.digest, &new.command, vec![new.accepted.clone()]);
                 }
-                order.apply(fact, recorded.at);
-                ended = order.state().is_final().then(|| order.state());
+                Verdict::Replay(id) => match seen.known.get(id) {
+                    Some(known) if known.client != new.client => {
+                        world.violated("INV-8", format!("{:?} is answered {id} of another", new.client));
+                    }
+                    Some(known) if known.digest == new.digest => {}
+                    Some(_) | None => {
+                        world.violated("INV-1", format!("a replay of {id}, which is another command"));
+                    }
+                },
+                Verdict::ReferenceConflict(id) => {
+                    if seen.known.get(id).is_none_or(|known| known.client != new.client) {
+                        world.violated("INV-8", format!("{:?} meets {id} of another", new.client));
+                    }
+                }
+                Verdict::BacklogFull => self.saw("refused by a full lane"),
+                Verdict::KeyReused | Verdict::StoreFull | Verdict::Unavailable | Verdict::Unknown => {}
             }
         }
-        if let Some(violation) = invariants::ships_at_most_once(&order) {
-            self.violated(violation);
+        seen.feeds(world, announced);
+    }
+
+    /// A turn was committed, or refused.
+    pub(crate) fn committed(&self, world: &World, fence: Fence, turn: &TurnCommit, written: bool) {
+        let mut seen = self.seen.lock();
+        let owns = seen.owners.get(&fence.partition) == Some(&fence);
+        if owns != written {
+            world.violated("INV-6", format!("{fence:?} owns: {owns}, its commit was written: {written}"));
         }
+        let facts: Vec<_> = turn.facts.iter().map(|f| (f.id, &f.facts)).collect();
+        let done = if written { "commits" } else { "is refused" };
+        world.note(format_args!("{fence:?} {done} taken {:?} facts {facts:?}", turn.taken));
+        if !written {
+            return;
+        }
+        for (id, command) in &turn.created {
+            seen.begins(*id, ClientNo::HOUSE, crate::store::digest(command, None), command, Vec::new());
+        }
+        let mut touched: BTreeSet<StockOf> =
+            turn.positions.iter().map(|((client, sku), _)| (fence.partition, *client, sku.clone())).collect();
+        let mut announced = Vec::new();
+        for new in &turn.facts {
+            if new.id.home() != fence.partition {
+                world.violated("INV-6", format!("{} is decided by the owner of {fence:?}", new.id));
+            }
+            if new.client != ClientNo::HOUSE {
+                let versions = (new.first_version..).take(new.facts.len());
+                announced.extend(versions.map(|version| (new.client, new.id, version)));
+            }
+            touched.extend(seen.grows(world, new));
+        }
+        seen.feeds(world, announced);
+        for key in touched {
+            let (partition, client, sku) = key.clone();
+            let position = at_once(world.disk.position(partition, client, sku));
+            seen.position(world, &key, position.ok().flatten().unwrap_or_default());
+        }
+    }
+}
+
+impl Seen {
+    fn begins(
+        &mut self,
+        id: TransactionId,
+        client: ClientNo,
+        digest: Digest,
+        command: &Command,
+        facts: Vec<Recorded>,
+    ) {
+        let at = facts.first().map(|f| f.at).unwrap_or_default();
+        let order = match command {
+            Command::Order(command) => Some(Order::new(id, command, at)),
+            Command::Move(_) | Command::Cancellation(_) | Command::Manifest(_) => None,
+        };
+        self.known.insert(id, Known { client, digest, facts, order, ended: None });
+    }
+
+    /// A transaction has new facts: INV-2, INV-7 and INV-8. Answers which positions they move.
+    fn grows(&mut self, world: &World, new: &NewFacts) -> Vec<StockOf> {
+        let Some(stored) = world.stored(new.id) else {
+            world.violated("INV-1", format!("{} is not found after its commit", new.id));
+            return Vec::new();
+        };
+        let Some(known) = self.known.get_mut(&new.id) else {
+            world.violated("INV-1", format!("{} was never accepted", new.id));
+            return Vec::new();
+        };
+        if stored.client != known.client || new.client != known.client {
+            let (was, is, by) = (known.client, stored.client, new.client);
+            world.violated("INV-8", format!("{} of {was:?} is {is:?}'s, written for {by:?}", new.id));
+        }
+        let before = known.facts.len();
+        let kept = stored.facts.get(..before) == Some(&known.facts[..]);
+        let added = stored.facts.get(before..) == Some(&new.facts[..]);
+        if !kept || !added || new.first_version as usize != before + 1 {
+            let found = format!("{} had {before} versions and its history is another now", new.id);
+            world.violated("INV-7", found);
+            return Vec::new();
+        }
+        let moved = known.apply(world, &stored, &new.facts);
+        known.facts.clone_from(&stored.facts);
+        let client = known.client;
+        let home = new.id.home();
+        moved
+            .into_iter()
+            .map(|(sku, sums)| {
+                let key = (home, client, sku);
+                self.stock.entry(key.clone()).or_default().add(sums);
+                key
+            })
+            .collect()
+    }
+
+    /// Feeds have grown by these events and no others, in this order: INV-5.
+    fn feeds(&mut self, world: &World, announced: Vec<(ClientNo, TransactionId, u32)>) {
+        let mut of_client: BTreeMap<ClientNo, Vec<(TransactionId, u32)>> = BTreeMap::new();
+        for (client, id, version) in announced {
+            of_client.entry(client).or_default().push((id, version));
+        }
+        for (client, events) in of_client {
+            let last = self.feeds.entry(client).or_default();
+            let page = at_once(world.disk.feed(client, *last, events.len() + 1)).unwrap_or_default();
+            let numbered = page.iter().zip(*last + 1..).all(|(entry, n)| entry.sequence == n);
+            let entries: Vec<_> = page.iter().map(|FeedEntry { id, version, .. }| (*id, *version)).collect();
+            if !numbered || entries != events {
+                let found = format!("after {last} the feed of {client:?} has {page:?} for {events:?}");
+                world.violated("INV-5", found);
+            }
+            *last += events.len() as u64;
+        }
+    }
+
+    /// A position is what the facts make of it: INV-3 and INV-4.
+    fn position(&self, world: &World, key: &StockOf, position: Position) {
+        let (PartitionId(partition), client, sku) = key;
+        let sums = self.stock.get(key).copied().unwrap_or_default();
+        let name = format!("{sku} of {client:?} in partition {partition}");
+        let shipped = u64::try_from(sums.shipped).unwrap_or_default();
+        let found = invariants::nothing_reserved_twice(&name, &position)
+            .or_else(|| invariants::stock_conserved(&name, &position, sums.moved, shipped));
+        if let Some(Violation { id, found }) = found {
+            world.violated(id, found);
+        }
+        for (what, stored, folded) in [
+            ("reserved", position.reserved, sums.reserved),
+            ("backordered", position.backordered, sums.backordered),
+            ("suspect", position.suspect, sums.missing - sums.cleared),
+        ] {
+            if i64::try_from(stored) != Ok(folded) {
+                world.violated("INV-3", format!("{name}: {stored} {what} stored, {folded} by the facts"));
+            }
+        }
+    }
+}
+
+impl Known {
+    /// Applies new facts, and says what they move.
+    fn apply(&mut self, world: &World, stored: &StoredTransaction, facts: &[Recorded]) -> Vec<(Sku, Sums)> {
+        let mut moved = Vec::new();
+        let before = self.order.as_ref().map(Order::footprint).unwrap_or_default();
+        for recorded in facts {
+            if let Some(state) = self.ended {
+                let (id, fact) = (stored.id, &recorded.fact);
+                world.violated("INV-7", format!("{id} is {} and then {fact:?}", state.as_str()));
+                return moved;
+            }
+            match &recorded.fact {
+                Fact::Accepted(_) => {}
+                Fact::Order(fact) => {
+                    let Some(order) = &mut self.order else { continue };
+                    order.apply(fact, recorded.at);
+                    self.ended = order.state().is_final().then(|| order.state());
+                }
+                Fact::Move(fact) => {
+                    self.ended = Some(crate::domain::movement::state_after(*fact));
+                    moved.extend(moved_by(&stored.command, *fact));
+                }
+                Fact::Cancellation(fact) => {
+                    self.ended = Some(crate::domain::cancellation::state_after(fact));
+                }
+                Fact::Manifest(fact) => {
+                    let departed = *fact == crate::domain::fact::ManifestFact::Departed;
+                    self.ended = departed.then_some(State::Departed);
+                }
+            }
+        }
+        if let Some(order) = &self.order {
+            if let Some(Violation { id, found }) = invariants::ships_at_most_once(order) {
+                world.violated(id, found);
+            }
+            let after = order.footprint();
+            let changed = before.iter().zip(&after).filter(|(was, is)| was != is);
+            moved.extend(changed.map(|(was, is)| (is.sku.clone(), Sums::between(was, is))));
+        }
+        moved
+    }
+}
+
+/// What a move's decision did to its position.
+fn moved_by(command: &Command, fact: MoveFact) -> Option<(Sku, Sums)> {
+    let Command::Move(command) = command else { return None };
+    let (counted, cleared) = match fact {
+        MoveFact::Rejected => return None,
+        MoveFact::Applied => (0, 0),
+        MoveFact::Replenished { cleared } => (0, cleared),
+        MoveFact::Counted { delta, cleared } => (delta, cleared),
+    };
+    let moved = match command.change {
+        Change::Receipt { quantity } => i64::from(quantity),
+        Change::Adjustment { delta, reason: _ } => i64::from(delta),
+        Change::Count { counted: _ } => counted,
+    };
+    let cleared = i64::try_from(cleared).unwrap_or(i64::MAX);
+    Some((command.sku.clone(), Sums { moved, cleared, ..Sums::default() }))
+}
+
+impl Sums {
+    fn between(was: &Footprint, is: &Footprint) -> Sums {
+        let by = |was: u64, is: u64| is as i64 - was as i64;
+        Sums {
+            reserved: by(was.reserved, is.reserved),
+            backordered: by(was.backordered, is.backordered),
+            missing: by(was.missing, is.missing),
+            shipped: by(was.shipped, is.shipped),
+            moved: 0,
+            cleared: 0,
+        }
+    }
+
+    fn add(&mut self, by: Sums) {
+        self.reserved += by.reserved;
+        self.backordered += by.backordered;
+        self.missing += by.missing;
+        self.shipped += by.shipped;
+        self.moved += by.moved;
+        self.cleared += by.cleared;
     }
 }

@@ -1,9 +1,13 @@
-//! A store that delays, refuses, applies and then fails; and dies with its node.
+//! A store that delays, refuses, applies and then fails; and dies with its node, before or after
+//! any of its writes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use super::World;
+use super::disk::at_once;
+use super::life::{Life, Moment};
+use super::{Planted, World};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
@@ -16,13 +20,24 @@ use crate::ports::store::{
     StoredTransaction, TurnCommit, Verdict, Written,
 };
 
+/// The usual time of a store call, at most, in milliseconds.
+const CALL_MS: u64 = 4;
+/// The time of a call that stalls, at most, in milliseconds.
+const STALL_MS: u64 = 5_000;
+/// How long a planted bug keeps a commit that it has answered, at most, in milliseconds.
+const UNWRITTEN_MS: u64 = 60;
+
 /// The failing store of one life of the node.
-pub(crate) struct FaultyStore(Arc<World>);
+pub(crate) struct FaultyStore {
+    world: Arc<World>,
+    life: Arc<Life>,
+}
 
 #[derive(Debug, thiserror::Error)]
 #[error("the world says no")]
 struct WorldSaysNo;
 
+#[derive(Clone, Copy)]
 enum Lot {
     Good,
     Refused,
@@ -30,51 +45,62 @@ enum Lot {
     LostUnknown,
 }
 
+fn unknown() -> CommitError {
+    CommitError::Unknown(Arc::new(WorldSaysNo))
+}
+
 impl FaultyStore {
-    pub(crate) fn new(world: Arc<World>) -> FaultyStore {
-        FaultyStore(world)
+    pub(crate) fn new(world: Arc<World>, life: Arc<Life>) -> FaultyStore {
+        FaultyStore { world, life }
     }
 
     fn lot(&self) -> Lot {
-        let p = &self.0.profile;
-        if self.0.strikes(p.refused) {
-            Lot::Refused
-        } else if self.0.strikes(p.applied_unknown) {
-            Lot::AppliedUnknown
-        } else if self.0.strikes(p.lost_unknown) {
-            Lot::LostUnknown
+        let (world, p) = (&self.world, &self.world.profile);
+        let (lot, name) = if world.strikes(p.refused) {
+            (Lot::Refused, "writes refused")
+        } else if world.strikes(p.applied_unknown) {
+            (Lot::AppliedUnknown, "writes applied and unknown")
+        } else if world.strikes(p.lost_unknown) {
+            (Lot::LostUnknown, "writes lost and unknown")
         } else {
-            Lot::Good
-        }
+            return Lot::Good;
+        };
+        world.observer.saw(name);
+        lot
     }
 
-    /// A write: pauses before and after the moment it is applied, so that a death can fall there.
+    fn delay(&self) -> Duration {
+        let stalls = self.world.strikes(self.world.profile.stalls);
+        self.world.pause(if stalls { STALL_MS } else { CALL_MS })
+    }
+
+    /// A write: pauses before and after the moment it is applied, so that a death, and everything
+    /// else, can fall there.
     fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&World) -> BoxFuture<Result<Written<T>, CommitError>> + Send + 'static,
+        write: impl FnOnce(&Arc<World>) -> Result<T, CommitError> + Send + 'static,
     ) -> BoxFuture<Result<Written<T>, CommitError>> {
-        let (lot, world) = (self.lot(), self.0.clone());
-        let (before, after) = (world.pause(4), world.pause(4));
+        let (lot, world, life) = (self.lot(), self.world.clone(), self.life.clone());
+        let (before, after) = (self.delay(), self.delay());
         Box::pin(async move {
             tokio::time::sleep(before).await;
+            life.go_on().await;
             match lot {
-                Lot::Refused => Err(CommitError::Unavailable(Arc::new(WorldSaysNo))),
-                Lot::LostUnknown => Err(CommitError::Unknown(Arc::new(WorldSaysNo))),
-                Lot::AppliedUnknown => {
-                    let written = write(&world).await?;
-                    // Applied, answered, and the acknowledgement never comes.
-                    let lost = async { Err(CommitError::Unknown(Arc::new(WorldSaysNo) as _)) };
-                    Ok(Written { reply: written.reply, durable: Box::pin(lost) })
-                }
-                Lot::Good => {
-                    let written = write(&world).await?;
-                    let durable = async move {
-                        tokio::time::sleep(after).await;
-                        written.durable.await
-                    };
-                    Ok(Written { reply: written.reply, durable: Box::pin(durable) })
-                }
+                Lot::Refused => return Err(CommitError::Unavailable(Arc::new(WorldSaysNo))),
+                Lot::LostUnknown => return Err(unknown()),
+                Lot::AppliedUnknown | Lot::Good => {}
             }
+            let reply = apply(&world, &life, write).await?;
+            let durable = async move {
+                tokio::time::sleep(after).await;
+                life.go_on().await;
+                match lot {
+                    Lot::Good => Ok(()),
+                    // Applied, answered, and the acknowledgement never comes.
+                    Lot::AppliedUnknown | Lot::Refused | Lot::LostUnknown => Err(unknown()),
+                }
+            };
+            Ok(Written { reply, durable: Box::pin(durable) })
         })
     }
 
@@ -82,38 +108,72 @@ impl FaultyStore {
         &self,
         read: impl FnOnce(&World) -> BoxFuture<Result<T, ReadError>> + Send + 'static,
     ) -> BoxFuture<Result<T, ReadError>> {
-        let world = self.0.clone();
+        let (world, life) = (self.world.clone(), self.life.clone());
         let refused = world.strikes(world.profile.refused);
-        let pause = world.pause(1);
+        let pause = self.delay() / 4;
         Box::pin(async move {
             tokio::time::sleep(pause).await;
+            while world.is_unwritten() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            life.go_on().await;
             if refused { Err(ReadError::Unavailable(Arc::new(WorldSaysNo))) } else { read(&world).await }
         })
     }
+
+    /// A planted bug: answers that a commit is durable, and writes it a little later.
+    fn commit_later(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
+        let (world, life) = (self.world.clone(), self.life.clone());
+        world.unwritten.fetch_add(1, SeqCst);
+        let pause = world.pause(UNWRITTEN_MS);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            let _written = apply(&world, &life, |w| w.commit(fence, turn)).await;
+            world.unwritten.fetch_sub(1, SeqCst);
+        });
+        Box::pin(std::future::ready(Ok(Written::durably(()))))
+    }
+}
+
+/// Applies a write, unless the node is dead or dies just before; when it dies just after, nobody
+/// ever hears of it.
+async fn apply<T>(
+    world: &Arc<World>,
+    life: &Life,
+    write: impl FnOnce(&Arc<World>) -> Result<T, CommitError>,
+) -> Result<T, CommitError> {
+    let moment = life.at_write();
+    let written = match moment {
+        Moment::Alive | Moment::LastWrite => Some(write(world)),
+        Moment::Dead => None,
+    };
+    if life.is_over() {
+        world.observer.saw("deaths at a write");
+        world.note(format_args!("the node dies at a write, applied: {}", written.is_some()));
+    }
+    life.go_on().await;
+    written.unwrap_or_else(|| Err(unknown()))
 }
 
 impl Store for FaultyStore {
     fn durability(&self) -> Durability {
-        self.0.disk.durability()
+        self.world.disk.durability()
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {
-        Store::register(&self.0.disk, names)
+        Store::register(&self.world.disk, names)
     }
 
     fn accept(&self, batch: Vec<NewCommand>) -> BoxFuture<Written<Vec<Verdict>>> {
-        let (lot, world, n) = (self.lot(), self.0.clone(), batch.len());
-        let pause = world.pause(4);
+        let n = batch.len();
+        let written = self.write(move |w| Ok(w.accept(batch)));
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            match lot {
-                Lot::Refused => Written::durably(vec![Verdict::Unavailable; n]),
-                Lot::LostUnknown => Written::durably(vec![Verdict::Unknown; n]),
-                Lot::AppliedUnknown => {
-                    world.disk.accept(batch).await;
-                    Written::durably(vec![Verdict::Unknown; n])
+            match written.await {
+                Ok(written) => written,
+                Err(CommitError::Unknown(_)) => Written::durably(vec![Verdict::Unknown; n]),
+                Err(CommitError::Unavailable(_) | CommitError::Conflict | CommitError::Full) => {
+                    Written::durably(vec![Verdict::Unavailable; n])
                 }
-                Lot::Good => world.disk.accept(batch).await,
             }
         })
     }
@@ -123,7 +183,7 @@ impl Store for FaultyStore {
         partition: PartitionId,
         reports: Vec<Confirmation>,
     ) -> BoxFuture<Result<Written<()>, CommitError>> {
-        self.write(move |w| w.disk.append_reports(partition, reports))
+        self.write(move |w| at_once(w.disk.append_reports(partition, reports)).map(|written| written.reply))
     }
 
     fn instruct(
@@ -148,10 +208,7 @@ impl Store for FaultyStore {
     }
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
-        self.write(move |w| {
-            w.observer.note(format!("take {partition:?}"));
-            w.disk.take(partition, nonce)
-        })
+        self.write(move |w| w.take(partition, nonce))
     }
 
     fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {
@@ -163,30 +220,20 @@ impl Store for FaultyStore {
     }
 
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
-        let world = self.0.clone();
-        self.write(move |w| {
-            let committed = w.disk.commit(fence, turn.clone());
-            Box::pin(async move {
-                let written = committed.await?;
-                let facts: Vec<_> = turn.facts.iter().map(|f| (f.id, &f.facts)).collect();
-                let at = crate::ports::clock::Clock::now(&*world.clock).0;
-                world.observer.note(format!("{at} {fence:?} taken {:?} facts {facts:?}", turn.taken));
-                world.observer.positions(&turn);
-                for new in &turn.facts {
-                    if let Ok(Some(Lookup::Live(stored))) = world.disk.transaction(new.id).await {
-                        world.observer.transaction(&stored);
-                    }
-                }
-                Ok(written)
-            })
-        })
+        if self.world.plants(Planted::EffectBeforeCommit, 1_000) {
+            return self.commit_later(fence, turn);
+        }
+        self.write(move |w| w.commit(fence, turn))
     }
 
     fn lease_serials(&self, count: u64) -> BoxFuture<Result<Written<u64>, CommitError>> {
-        self.write(move |w| w.disk.lease_serials(count))
+        self.write(move |w| at_once(w.disk.lease_serials(count)).map(|written| written.reply))
     }
 
     fn wake_ups(&self) -> BoxFuture<Result<Vec<(PartitionId, Timestamp)>, ReadError>> {
+        if self.world.plants(Planted::LostWakeUp, 1_000) {
+            return Box::pin(std::future::ready(Ok(Vec::new())));
+        }
         self.read(|w| w.disk.wake_ups())
     }
 
@@ -279,7 +326,7 @@ impl Store for FaultyStore {
         retention: Duration,
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>> {
-        self.0.disk.sweep(now, retention, limit)
+        self.world.disk.sweep(now, retention, limit)
     }
 
     fn is_writable(&self) -> bool {

@@ -1,283 +1,140 @@
-//! The world's WMS: it outlives the node, repeats and delays what it says, and keeps its own books.
-//!
-//! It honours release ids, as the contract asks of every WMS; what it picked is compared with what
-//! the engine believes.
+//! The world's WMS as the engine calls it: slow, silent, deciding late, refusing; it honours release
+//! ids, as the contract asks of every WMS. It outlives the node.
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-use super::World;
+use super::books::{Books, Step, Work};
+use super::life::Life;
+use super::submissions::{CLIENTS, address};
+use super::{Planted, World};
 use crate::domain::command::Command;
-use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
 use crate::domain::fact::{Fact, LineUnits, OrderFact};
-use crate::domain::ids::{LineNo, PartitionId, ReleaseId, TransactionId, WaveId};
-use crate::domain::invariants::Violation;
+use crate::domain::ids::{ClientNo, LineNo, PartitionId, ReleaseId, TransactionId};
 use crate::ports::BoxFuture;
-use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{Lookup, Store};
 use crate::ports::wms::{
-    CancelReply, ManifestOut, ReleaseKnown, Sink, Taken, Wave, WaveAnswer, Wms, WmsError,
+    CancelReply, ManifestOut, ReleaseKnown, ReleaseOut, Sink, Taken, Wave, WaveAnswer, Wms, WmsError,
 };
+
+/// The longest silence, in milliseconds.
+const SILENCE_MS: u64 = 300_000;
+/// Longer than the engine waits for an answer.
+const HANGS: Duration = Duration::from_secs(60);
 
 /// The WMS of all warehouses.
 pub(crate) struct WorldWms {
-    world: Arc<World>,
-    books: Mutex<Books>,
+    pub(crate) world: Arc<World>,
+    pub(crate) books: Mutex<Books>,
+    /// The doors of the nodes that it reports to, newest last.
+    doors: Mutex<Vec<(Arc<Life>, Sink)>>,
+    /// Nobody reaches it before then, and it reaches nobody.
+    silent_until: Mutex<Option<Instant>>,
 }
 
-#[derive(Default)]
-struct Books {
-    releases: BTreeMap<ReleaseId, Work>,
-    manifests: BTreeSet<TransactionId>,
-    /// Those of them whose departure the engine has not taken in.
-    loading: BTreeSet<TransactionId>,
-    refused: BTreeSet<WaveId>,
-    /// What was answered: a repeated question gets the same answer.
-    cancellations: BTreeMap<(ReleaseId, Option<Vec<LineNo>>), CancelReply>,
-}
-
-impl Books {
-    fn cancel(&mut self, release: ReleaseId, lines: Option<Vec<LineNo>>) -> CancelReply {
-        if let Some(reply) = self.cancellations.get(&(release, lines.clone())) {
-            return *reply;
-        }
-        let reply = match self.releases.get_mut(&release) {
-            Some(work) if work.step == Step::Taken => {
-                let dropped = |line: &LineNo| lines.as_ref().is_none_or(|l| l.contains(line));
-                work.lines.retain(|(line, _)| !dropped(line));
-                if work.lines.is_empty() {
-                    work.step = Step::Cancelled;
-                }
-                CancelReply::Cancelled
-            }
-            Some(_) | None => CancelReply::TooLate,
-        };
-        self.cancellations.insert((release, lines), reply);
-        reply
-    }
-}
-
-#[derive(Clone)]
-struct Work {
-    /// As the wave asked.
-    asked: LineUnits,
-    /// As they are worked: less what was cancelled.
-    lines: LineUnits,
-    step: Step,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Rejected,
-    Taken,
-    Picking,
-    Done,
-    /// Done, and the engine has taken it in: only a repeat could say it again.
-    Told,
-    Cancelled,
-}
-
-/// The face that one warehouse of one life of the node sees.
+/// The face that one warehouse of one life of a node sees.
 struct Face {
     wms: Arc<WorldWms>,
-    partition: PartitionId,
-    sink: Sink,
+    life: Arc<Life>,
+}
+
+/// What a call meets.
+enum Lot {
+    Good,
+    /// It is not heard.
+    NotHeard,
+    /// It is heard, and the answer is lost.
+    AnswerLost,
+    /// It gets no answer for longer than anybody waits.
+    Hangs,
 }
 
 impl WorldWms {
     pub(crate) fn new(world: Arc<World>) -> WorldWms {
-        WorldWms { world, books: Mutex::default() }
+        WorldWms { world, books: Mutex::default(), doors: Mutex::default(), silent_until: Mutex::default() }
     }
 
-    pub(crate) fn of(self: &Arc<Self>, partition: PartitionId, sink: Sink) -> Arc<dyn Wms> {
-        let face = Arc::new(Face { wms: self.clone(), partition, sink });
-        face.resume();
-        Arc::new(Shared(face))
+    /// A new life: the doors of the last are gone.
+    pub(crate) fn begin_life(&self) {
+        self.doors.lock().clear();
     }
 
-    fn call(&self) -> (Duration, bool, bool) {
-        let rate = self.world.profile.wms_faults;
-        (self.world.pause(30), self.world.strikes(rate), self.world.strikes(rate))
-    }
-}
-
-impl Face {
-    /// Goes on with what was taken before the node's death: the floor does not stop for it.
-    fn resume(self: &Arc<Self>) {
-        let open: Vec<ReleaseId> = {
-            let books = self.wms.books.lock();
-            let of_here = books.releases.iter().filter(|(id, _)| id.order.home() == self.partition);
-            let goes_on = |step| match step {
-                Step::Taken | Step::Picking | Step::Done => true,
-                Step::Told => self.wms.world.strikes(self.wms.world.profile.repeats),
-                Step::Rejected | Step::Cancelled => false,
-            };
-            of_here.filter(|(_, w)| goes_on(w.step)).map(|(id, _)| *id).collect()
-        };
-        for release in open {
-            tokio::task::spawn_local(self.clone().work(release));
-        }
-        let manifests: Vec<_> =
-            self.wms.books.lock().loading.iter().filter(|m| m.home() == self.partition).copied().collect();
-        for manifest in manifests {
-            tokio::task::spawn_local(self.clone().depart(manifest));
-        }
+    /// The face for one warehouse of a node.
+    pub(crate) fn face(self: &Arc<Self>, life: &Arc<Life>, _: PartitionId, sink: Sink) -> Arc<dyn Wms> {
+        self.doors.lock().push((life.clone(), sink));
+        Arc::new(Face { wms: self.clone(), life: life.clone() })
     }
 
-    async fn work(self: Arc<Self>, release: ReleaseId) {
-        let world = &self.wms.world;
-        tokio::time::sleep(world.pause(600)).await;
-        if self.draw(release, 3) < world.profile.late_rejects && self.reject_late(release) {
-            return self.say(release, ReleaseReport::Rejected { code: "world".to_owned() }).await;
-        }
-        let Some(lines) = self.advance(release, Step::Picking) else { return };
-        self.say(release, ReleaseReport::Picking).await;
-        tokio::time::sleep(world.pause(200)).await;
-        if self.advance(release, Step::Done).is_none() {
-            return;
-        }
-        let mut reports = self.outcome(release, lines);
-        // Reordering is harmless: quantities are cumulative.
-        if world.chance.below(2) == 0 {
-            reports.reverse();
-        }
-        for report in reports {
-            self.say(release, report).await;
-        }
-        self.advance(release, Step::Told);
+    /// The newest door of a node that lives.
+    pub(crate) fn door(&self) -> Option<Sink> {
+        let mut doors = self.doors.lock();
+        doors.retain(|(life, _)| !life.is_over());
+        doors.last().map(|(_, sink)| sink.clone())
     }
 
-    /// What is reported of a release that is done.
-    fn outcome(&self, release: ReleaseId, mut picked: LineUnits) -> Vec<ReleaseReport> {
-        let mut reports = Vec::new();
-        let short = self.draw(release, 1) < self.wms.world.profile.shorts;
-        if short && let Some((line, quantity)) = picked.first_mut() {
-            *quantity -= 1;
-            let missing = LineUnits::from_slice(&[(*line, 1)]);
-            reports.push(match self.draw(release, 2) % 2 {
-                0 => ReleaseReport::ShortPick(missing),
-                _ => ReleaseReport::Damaged(missing),
-            });
-        }
-        picked.retain(|(_, q)| *q > 0);
-        if !picked.is_empty() {
-            let carton_id = format!("{release}-c");
-            let carton = PackedCarton { carton_id, tracking_number: None, weight_g: None, lines: picked };
-            reports.push(ReleaseReport::Packed { lines: LineUnits::new(), cartons: vec![carton] });
-        }
-        reports
+    /// True while it is cut off.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.world.is_faulty() && self.silent_until.lock().is_some_and(|until| Instant::now() < until)
     }
 
-    /// A number below a thousand that belongs to the release: what becomes of it is decided once.
-    fn draw(&self, release: ReleaseId, salt: u64) -> u64 {
-        let (_, low) = release.order.0.as_u64_pair();
-        let mixed = (low ^ salt << 40 ^ u64::from(release.n) << 50).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (mixed >> 32) % 1_000
-    }
-
-    /// Refuses a release that was taken and not begun; true when it is refused now or was before.
-    fn reject_late(&self, release: ReleaseId) -> bool {
-        match self.wms.books.lock().releases.get_mut(&release) {
-            Some(work) if work.step == Step::Taken => {
-                work.step = Step::Rejected;
-                true
-            }
-            Some(work) => work.step == Step::Rejected,
-            None => false,
+    fn lot(&self) -> Lot {
+        let (world, rate) = (&self.world, self.world.profile.wms_faults);
+        if world.strikes(world.profile.silences) {
+            world.observer.saw("silences");
+            world.note(format_args!("the WMS falls silent"));
+            *self.silent_until.lock() = Some(Instant::now() + world.pause(SILENCE_MS));
+        }
+        if self.is_silent() {
+            if world.chance.below(2) == 0 { Lot::Hangs } else { Lot::NotHeard }
+        } else if world.strikes(rate) {
+            Lot::NotHeard
+        } else if world.strikes(rate) {
+            Lot::AnswerLost
+        } else {
+            Lot::Good
         }
     }
 
-    /// What it knows of a release when it is asked.
-    fn known(&self, release: ReleaseId) -> ReleaseKnown {
-        let work = self.wms.books.lock().releases.get(&release).cloned();
-        let Some(work) = work else { return ReleaseKnown::Unknown };
-        ReleaseKnown::Known(match work.step {
-            Step::Taken => Vec::new(),
-            Step::Picking => vec![ReleaseReport::Picking],
-            Step::Done | Step::Told => self.outcome(release, work.lines),
-            Step::Cancelled => vec![ReleaseReport::Cancelled],
-            Step::Rejected => vec![ReleaseReport::Rejected { code: "world".to_owned() }],
-        })
-    }
-
-    fn advance(&self, release: ReleaseId, to: Step) -> Option<LineUnits> {
-        let mut books = self.wms.books.lock();
-        let work = books.releases.get_mut(&release)?;
-        if work.step == Step::Cancelled || work.step == Step::Rejected {
-            return None;
+    /// Compares what it did with what the engine believes, at rest.
+    pub(crate) fn compare(&self) {
+        let books = self.books.lock();
+        for order in self.world.observer.orders() {
+            books.compare(&self.world, &order);
         }
-        // Only a done release can be told, and neither is undone.
-        if work.step != Step::Told && (work.step != Step::Done || to == Step::Told) {
-            work.step = to;
-        }
-        Some(work.lines.clone())
-    }
-
-    async fn say(&self, release: ReleaseId, step: ReleaseReport) {
-        self.report(Report::Release { release, step }).await;
-    }
-
-    /// Reports until it is taken, and now and then once more.
-    async fn report(&self, report: Report) {
-        let world = &self.wms.world;
-        let confirmation = Confirmation {
-            confirmation_id: format!("{report:?}").chars().take(60).collect(),
-            at: world.clock.now(),
-            report,
-        };
-        let again = world.strikes(world.profile.repeats);
-        for _ in 0..=usize::from(again) {
-            while self.sink.confirm(self.partition, vec![confirmation.clone()]).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            tokio::time::sleep(world.pause(300)).await;
-        }
-    }
-
-    /// Says by the control lane what it decided about a cancellation.
-    async fn answer_later(self: Arc<Self>, release: ReleaseId, reply: CancelReply) {
-        tokio::time::sleep(self.wms.world.pause(500)).await;
-        let step = match reply {
-            CancelReply::Cancelled => ReleaseReport::Cancelled,
-            CancelReply::TooLate => ReleaseReport::CancelRefused,
-            CancelReply::Pending => return,
-        };
-        self.say(release, step).await;
-    }
-
-    async fn depart(self: Arc<Self>, manifest: TransactionId) {
-        tokio::time::sleep(self.wms.world.pause(2_000)).await;
-        self.report(Report::Departed { manifest }).await;
-        self.wms.books.lock().loading.remove(&manifest);
     }
 
     /// No effect before its commit: what we are asked must be on the disk already.
     fn must_be_committed(&self, id: TransactionId, what: &str, is_it: impl Fn(&OrderFact) -> bool) {
-        let world = &self.wms.world;
-        let stored = world.disk.transaction(id).now_or_never();
-        let committed = match stored {
-            Some(Ok(Some(Lookup::Live(stored)))) => match stored.command {
-                Command::Manifest(_) => true,
-                Command::Order(_) | Command::Move(_) | Command::Cancellation(_) => {
-                    stored.facts.iter().any(|f| matches!(&f.fact, Fact::Order(fact) if is_it(fact)))
-                }
-            },
-            _ => false,
-        };
+        let committed = self.world.stored(id).is_some_and(|stored| match stored.command {
+            Command::Manifest(_) => true,
+            Command::Order(_) | Command::Move(_) | Command::Cancellation(_) => {
+                stored.facts.iter().any(|f| matches!(&f.fact, Fact::Order(fact) if is_it(fact)))
+            }
+        });
         if !committed {
             let found = format!("the WMS was asked for {what} of {id} before it was committed");
-            world.observer.violated(Violation { id: "INV-2", found });
+            self.world.violated("INV-2", found);
+        }
+    }
+
+    /// An order comes with its own client's name and address, or with none that was erased (INV-8).
+    fn must_be_its_own(&self, order: &ReleaseOut) {
+        let client = self.world.stored(order.release.order).map(|stored| stored.client);
+        let owner = client.and_then(|ClientNo(n)| CLIENTS.get(n as usize - 1)).copied().unwrap_or_default();
+        let to = address(owner, &order.reference.to_string());
+        if order.owner != owner || order.ship_to.as_ref() != Some(&to) {
+            let found =
+                format!("{} of {owner} came as {}'s, for {:?}", order.release, order.owner, order.ship_to);
+            self.world.violated("INV-8", found);
         }
     }
 
     /// Whether it will have none of a wave: only where it has taken nothing of it yet.
     fn refuses(&self, wave: &Wave) -> bool {
-        let world = &self.wms.world;
-        let mut books = self.wms.books.lock();
+        let world = &self.world;
+        let mut books = self.books.lock();
         let refused = books.refused.contains(&wave.id)
             || (wave.orders.len() > 1
                 && !wave.orders.iter().any(|o| books.releases.contains_key(&o.release))
@@ -289,58 +146,84 @@ impl Face {
     }
 
     fn take(self: &Arc<Self>, wave: &Wave) -> Vec<(ReleaseId, Taken)> {
-        let world = &self.wms.world;
         let mut results = Vec::new();
         for order in &wave.orders {
             let n = order.release.n;
             let is_it = |f: &OrderFact| matches!(f, OrderFact::Released { n: of, .. } if *of == n);
             self.must_be_committed(order.release.order, "a release", is_it);
-            let lines: LineUnits = order.lines.iter().map(|(line, _, q)| (*line, *q)).collect();
-            let mut books = self.wms.books.lock();
-            let known = books.releases.get(&order.release).cloned();
-            let work = known.clone().unwrap_or_else(|| {
-                let step = if world.strikes(world.profile.rejects) { Step::Rejected } else { Step::Taken };
-                Work { asked: lines.clone(), lines: lines.clone(), step }
-            });
-            if work.asked != lines {
-                let found = format!("release {} was sent again with other content", order.release);
-                world.observer.violated(Violation { id: "INV-2", found });
-            }
-            let new = known.is_none() && work.step == Step::Taken;
-            if new && world.strikes(world.profile.forgets) {
-                // Said to be taken, and forgotten at once.
-                results.push((order.release, Taken::Taken));
-                continue;
-            }
-            books.releases.insert(order.release, work.clone());
-            drop(books);
-            let rejected = work.step == Step::Rejected;
-            let taken = if rejected { Taken::Rejected { code: "world".to_owned() } } else { Taken::Taken };
-            results.push((order.release, taken));
-            if known.is_none() && !rejected {
-                tokio::task::spawn_local(self.clone().work(order.release));
-            }
+            self.must_be_its_own(order);
+            results.push((order.release, self.take_one(order)));
         }
         results
     }
+
+    fn take_one(self: &Arc<Self>, order: &ReleaseOut) -> Taken {
+        let world = &self.world;
+        let lines: LineUnits = order.lines.iter().map(|(line, _, q)| (*line, *q)).collect();
+        let mut books = self.books.lock();
+        let known = books.releases.get(&order.release).cloned();
+        let work = known.clone().unwrap_or_else(|| {
+            let step = if world.strikes(world.profile.rejects) { Step::Rejected } else { Step::Taken };
+            Work { asked: lines.clone(), lines: lines.clone(), step, packed: LineUnits::new() }
+        });
+        if work.asked != lines {
+            world.violated("INV-2", format!("release {} was sent again with other content", order.release));
+        }
+        let new = known.is_none() && work.step == Step::Taken;
+        if new && world.strikes(world.profile.forgets) {
+            // Said to be taken, and forgotten at once.
+            world.observer.saw("releases forgotten");
+            return Taken::Taken;
+        }
+        let rejected = work.step == Step::Rejected;
+        books.releases.insert(order.release, work);
+        drop(books);
+        if new {
+            tokio::task::spawn_local(self.clone().work(order.release));
+        }
+        if rejected { Taken::Rejected { code: "world".to_owned() } } else { Taken::Taken }
+    }
+
+    /// A planted bug: what goes out again goes out under fresh release ids.
+    fn renumber(&self, wave: &mut Wave) {
+        let again = !self.books.lock().met.insert(wave.id);
+        if again && self.world.plants(Planted::DoubleShip, 1_000) {
+            wave.orders.iter_mut().for_each(|order| order.release.n += 1_000);
+        }
+    }
 }
 
-/// A face in an `Arc`, so that its calls outlive the borrow.
-struct Shared(Arc<Face>);
+/// Waits as long as the call takes; an error when it is not heard.
+async fn reach(wms: &WorldWms, life: &Life) -> Result<bool, WmsError> {
+    let (pause, lot) = (wms.world.pause(30), wms.lot());
+    tokio::time::sleep(pause).await;
+    life.go_on().await;
+    match lot {
+        Lot::Good => Ok(true),
+        Lot::AnswerLost => Ok(false),
+        Lot::NotHeard => Err(WmsError::Unavailable("the world says no".to_owned())),
+        Lot::Hangs => {
+            tokio::time::sleep(HANGS).await;
+            Err(WmsError::Silent)
+        }
+    }
+}
 
-impl Wms for Shared {
-    fn wave(&self, wave: Wave) -> BoxFuture<Result<WaveAnswer, WmsError>> {
-        let (face, (pause, silent, answer_lost)) = (self.0.clone(), self.0.wms.call());
+fn unless_lost<T>(answer: T, is_heard: bool) -> Result<T, WmsError> {
+    if is_heard { Ok(answer) } else { Err(WmsError::Silent) }
+}
+
+impl Wms for Face {
+    fn wave(&self, mut wave: Wave) -> BoxFuture<Result<WaveAnswer, WmsError>> {
+        let (wms, life) = (self.wms.clone(), self.life.clone());
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            if silent {
-                return Err(WmsError::Unavailable("the world says no".to_owned()));
+            let is_heard = reach(&wms, &life).await?;
+            if wms.refuses(&wave) {
+                return unless_lost(WaveAnswer::Refused, is_heard);
             }
-            if face.refuses(&wave) {
-                return if answer_lost { Err(WmsError::Silent) } else { Ok(WaveAnswer::Refused) };
-            }
-            let results = face.take(&wave);
-            if answer_lost { Err(WmsError::Silent) } else { Ok(WaveAnswer::Decided(results)) }
+            wms.renumber(&mut wave);
+            wms.world.note(format_args!("wave {} arrives", wave.id));
+            unless_lost(WaveAnswer::Decided(wms.take(&wave)), is_heard)
         })
     }
 
@@ -349,46 +232,49 @@ impl Wms for Shared {
         release: ReleaseId,
         lines: Option<Vec<LineNo>>,
     ) -> BoxFuture<Result<CancelReply, WmsError>> {
-        let (face, (pause, silent, answer_lost)) = (self.0.clone(), self.0.wms.call());
-        let later = self.0.wms.world.strikes(self.0.wms.world.profile.pendings);
+        let (wms, life) = (self.wms.clone(), self.life.clone());
+        let later = wms.world.strikes(wms.world.profile.pendings);
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            if silent {
-                return Err(WmsError::Silent);
-            }
+            let is_heard = reach(&wms, &life).await?;
             let is_it = |f: &OrderFact| matches!(f, OrderFact::CancelAsked { .. });
-            face.must_be_committed(release.order, "a cancellation", is_it);
-            let known = face.wms.books.lock().cancellations.contains_key(&(release, lines.clone()));
-            let reply = face.wms.books.lock().cancel(release, lines);
+            wms.must_be_committed(release.order, "a cancellation", is_it);
+            let known = wms.books.lock().cancellations.contains_key(&(release, lines.clone()));
+            let reply = wms.books.lock().cancel(release, lines);
             if !known && later {
-                tokio::task::spawn_local(face.answer_later(release, reply));
+                tokio::task::spawn_local(wms.answer_later(release, reply));
                 return Ok(CancelReply::Pending);
             }
-            if answer_lost { Err(WmsError::Silent) } else { Ok(reply) }
+            unless_lost(reply, is_heard)
         })
     }
 
     fn release(&self, release: ReleaseId) -> BoxFuture<Result<Option<ReleaseKnown>, WmsError>> {
-        let (face, (pause, silent, _)) = (self.0.clone(), self.0.wms.call());
+        let (wms, life) = (self.wms.clone(), self.life.clone());
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            if silent { Err(WmsError::Silent) } else { Ok(Some(face.known(release))) }
+            let is_heard = reach(&wms, &life).await?;
+            unless_lost(Some(wms.known(release)), is_heard)
         })
     }
 
     fn manifest(&self, manifest: ManifestOut) -> BoxFuture<Result<(), WmsError>> {
-        let (face, (pause, silent, answer_lost)) = (self.0.clone(), self.0.wms.call());
+        let (wms, life) = (self.wms.clone(), self.life.clone());
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            if silent {
-                return Err(WmsError::Silent);
+            let is_heard = reach(&wms, &life).await?;
+            wms.must_be_committed(manifest.id, "a manifest", |_| false);
+            let id = manifest.id;
+            let before = wms.books.lock().manifests.insert(id, manifest.clone());
+            match before {
+                None => {
+                    wms.books.lock().loading.insert(id);
+                    tokio::task::spawn_local(wms.clone().depart(id));
+                }
+                Some(before) if before != manifest => {
+                    // What departs by itself is on no truck any more; nothing else may change.
+                    wms.world.violated("INV-2", format!("manifest {id} was sent again with other content"));
+                }
+                Some(_) => {}
             }
-            face.must_be_committed(manifest.id, "a manifest", |_| false);
-            if face.wms.books.lock().manifests.insert(manifest.id) {
-                face.wms.books.lock().loading.insert(manifest.id);
-                tokio::task::spawn_local(face.clone().depart(manifest.id));
-            }
-            if answer_lost { Err(WmsError::Silent) } else { Ok(()) }
+            unless_lost((), is_heard)
         })
     }
 }

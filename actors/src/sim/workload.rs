@@ -1,327 +1,267 @@
 //! What clients do to the node, and what they may rely on afterwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::World;
-use crate::domain::command::{
-    Allocation, CancellationCommand, Change, Command, MoveCommand, OrderCommand, OrderLine, Priority,
-};
+use super::life::Nodes;
+use super::submissions::{CLIENTS, SKUS, Writer, sku};
+use crate::domain::command::{Change, Command};
 use crate::domain::fact::{Accepted, Fact, Recorded};
-use crate::domain::ids::{PartitionId, Sku, TransactionId};
-use crate::domain::invariants::Violation;
-use crate::domain::order::Order;
-use crate::domain::state::State;
+use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::engine::{Handle, Submission};
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{DeadKind, Lookup, NewCommand, Store, StoredTransaction, Verdict};
-use crate::store::check::check;
+use crate::ports::store::{Digest, NewCommand, Verdict};
 use crate::store::format;
 
-/// SKUs of the world: few, so that orders meet.
-const SKUS: u64 = 4;
-/// Once faults have healed everything must come to rest within this much simulated time: a poisoned
-/// tree's longest pause (30 s) several times over.
-const REST_WITHIN: Duration = Duration::from_secs(1_800);
+/// Orders in a burst, at most: twice a backlog.
+const BURST_MAX: u64 = 24;
+/// The longest lull, in milliseconds: longer than a tree stays awake for nothing.
+const LULL_MS: u64 = 400_000;
 
 /// The clients.
 pub(crate) struct Workload {
-    world: Arc<World>,
+    pub(crate) world: Arc<World>,
     step: usize,
-    /// Submissions by name, so that they can be repeated word for word.
+    /// Submissions, so that they can be repeated word for word.
     said: Vec<Submission>,
     /// What was acknowledged: it must be found.
-    acknowledged: BTreeMap<TransactionId, String>,
-    by_reference: BTreeMap<String, TransactionId>,
-    shipped: usize,
+    pub(crate) acknowledged: BTreeMap<TransactionId, Said>,
+    by_name: BTreeMap<Name, TransactionId>,
+}
+
+/// What makes a command one command.
+pub(crate) type Name = (ClientNo, String);
+
+/// An acknowledged command.
+#[derive(Clone)]
+pub(crate) struct Said {
+    pub(crate) name: Name,
+    pub(crate) digest: Digest,
+    pub(crate) is_order: bool,
+}
+
+impl Said {
+    fn of(submission: &Submission) -> Said {
+        let Submission { client, command, ship_to, .. } = submission;
+        Said {
+            name: (*client, format!("{} {}", command.kind().as_str(), command.reference())),
+            digest: format::digest(command, ship_to.as_ref()),
+            is_order: matches!(command, Command::Order(_)),
+        }
+    }
 }
 
 impl Workload {
     pub(crate) fn new(world: Arc<World>) -> Workload {
-        Workload {
-            world,
-            step: 0,
-            said: Vec::new(),
-            acknowledged: BTreeMap::new(),
-            by_reference: BTreeMap::new(),
-            shipped: 0,
-        }
-    }
-
-    pub(crate) fn acknowledged(&self) -> usize {
-        self.acknowledged.len()
-    }
-
-    pub(crate) fn shipped(&self) -> usize {
-        self.shipped
+        Workload { world, step: 0, said: Vec::new(), acknowledged: BTreeMap::new(), by_name: BTreeMap::new() }
     }
 
     /// Does the next `steps` steps, or all that are left.
-    pub(crate) async fn run(&mut self, handle: &Handle, steps: usize) {
+    pub(crate) async fn run(&mut self, nodes: &mut Nodes, steps: usize) {
         let mut left = steps;
-        while self.step < self.world.profile.steps && left > 0 {
+        while self.step < self.world.profile.steps && left > 0 && !self.world.observer.is_broken() {
             self.step += 1;
             left -= 1;
-            self.act(handle).await;
-            tokio::time::sleep(self.world.pause(120)).await;
+            nodes.tick().await;
+            self.step_clock();
+            self.act(nodes.front()).await;
+            let lull = self.world.strikes(self.world.profile.lulls);
+            tokio::time::sleep(self.world.pause(if lull { LULL_MS } else { 120 })).await;
         }
+    }
+
+    fn step_clock(&self) {
+        let world = &self.world;
+        if world.strikes(world.profile.clock_steps) {
+            let by = match world.chance.below(4) {
+                0 => world.chance.below(3 * 3_600_000),
+                _ => world.chance.below(5 * 60_000),
+            };
+            let by = i64::try_from(by).unwrap_or_default();
+            world.observer.saw("clock steps");
+            world.note(format_args!("the clock steps by {by} ms"));
+            world.clock.step(if world.chance.below(2) == 0 { by } else { -by });
+        }
+    }
+
+    fn writer<'a>(&self, world: &'a World, handle: &'a Handle) -> Writer<'a> {
+        Writer { world, handle, step: self.step }
     }
 
     async fn act(&mut self, handle: &Handle) {
-        let chance = &self.world.chance;
-        let submission = match chance.below(10) {
-            0..=4 => self.order(handle),
-            5..=6 => self.receipt(handle, 1 + chance.below(12) as u32),
-            7 => match self.cancellation(handle) {
-                Some(cancellation) => cancellation,
-                None => self.order(handle),
+        let world = self.world.clone();
+        let (chance, write) = (&world.chance, self.writer(&world, handle));
+        let reference = format!("o{}", self.step);
+        let batches = match chance.below(20) {
+            0..=7 => vec![vec![write.order(write.client(), write.home(), &reference)]],
+            8..=11 => vec![vec![write.movement()]],
+            12..=13 => match self.own_order(chance.next()) {
+                Some((client, order)) => vec![vec![write.cancellation(client, order)]],
+                None => vec![vec![write.movement()]],
             },
-            _ => match self.said.get(chance.below(self.said.len().max(1) as u64) as usize) {
-                Some(said) => said.clone(),
-                None => self.receipt(handle, 5),
+            14..=16 => match self.said.get(chance.below(self.said.len().max(1) as u64) as usize) {
+                Some(said) => vec![vec![said.clone()]],
+                None => vec![vec![write.movement()]],
             },
-        };
-        self.submit(handle, vec![submission]).await;
-    }
-
-    async fn submit(&mut self, handle: &Handle, batch: Vec<Submission>) {
-        self.said.extend(batch.iter().cloned());
-        let names: Vec<String> = batch.iter().map(name).collect();
-        let Ok(submitted) = handle.submit(batch).await else { return };
-        for (name, submitted) in names.into_iter().zip(submitted) {
-            let id = match submitted.verdict {
-                Verdict::New | Verdict::Replay(_) => submitted.id,
-                Verdict::ReferenceConflict(_) | Verdict::KeyReused => {
-                    self.violated(
-                        "INV-1",
-                        format!("{name} repeated word for word met {:?}", submitted.verdict),
-                    );
-                    None
-                }
-                Verdict::BacklogFull | Verdict::StoreFull | Verdict::Unavailable | Verdict::Unknown => None,
-            };
-            let Some(id) = id else { continue };
-            if let Some(before) = self.by_reference.insert(name.clone(), id)
-                && before != id
-            {
-                self.violated("INV-1", format!("{name} is {before} and {id}"));
+            17 => {
+                // Twice at the same time, and in one batch: whoever is first, it is one command.
+                let order = write.order(write.client(), write.home(), &reference);
+                vec![vec![order.clone(), order.clone()], vec![order]]
             }
-            self.acknowledged.insert(id, name);
+            18 => return self.say_otherwise(handle).await,
+            _ => self.burst(&write),
+        };
+        self.submit_all(handle, batches).await;
+    }
+
+    /// More orders of one warehouse than its lane takes, in batches that arrive together.
+    fn burst(&self, write: &Writer<'_>) -> Vec<Vec<Submission>> {
+        let chance = &self.world.chance;
+        let (home, n) = (write.home(), 2 + chance.below(BURST_MAX));
+        let order = |i| write.order(write.client(), home, &format!("o{}-{i}", self.step));
+        let mut orders: Vec<Submission> = (0..n).map(order).collect();
+        // A duplicate in the same batch.
+        orders.push(orders[chance.below(n) as usize].clone());
+        let at = chance.below(n) as usize;
+        let rest = orders.split_off(at);
+        vec![orders, rest]
+    }
+
+    /// An acknowledged order and its client.
+    fn own_order(&self, any: u64) -> Option<(&'static str, TransactionId)> {
+        let orders: Vec<_> = self.acknowledged.iter().filter(|(_, said)| said.is_order).collect();
+        let (id, said) = orders.get(any.checked_rem(orders.len() as u64)? as usize)?;
+        let ClientNo(client) = said.name.0;
+        Some((CLIENTS.get(client as usize - 1)?, **id))
+    }
+
+    /// The reference of an acknowledged order with other content: it is refused, and nothing else.
+    async fn say_otherwise(&mut self, handle: &Handle) {
+        let world = self.world.clone();
+        let Some((client, id)) = self.own_order(world.chance.next()) else { return };
+        let reference = self.acknowledged[&id].name.1.trim_start_matches("order ").to_owned();
+        let mut other = self.writer(&world, handle).order(client, id.home(), &reference);
+        other.key = None;
+        if let Command::Order(command) = &mut other.command {
+            command.metadata.insert("other".to_owned(), "yes".to_owned());
+        }
+        let Ok(submitted) = handle.submit(vec![other]).await else { return };
+        for submitted in submitted {
+            match submitted.verdict {
+                Verdict::ReferenceConflict(found) if found == id => {}
+                Verdict::Unavailable | Verdict::Unknown => {}
+                Verdict::New
+                | Verdict::Replay(_)
+                | Verdict::ReferenceConflict(_)
+                | Verdict::KeyReused
+                | Verdict::BacklogFull
+                | Verdict::StoreFull => {
+                    let found = format!("{reference} with other content met {:?}", submitted.verdict);
+                    world.violated("INV-1", found);
+                }
+            }
         }
     }
 
-    fn submission(&self, handle: &Handle, home: PartitionId, command: Command) -> Submission {
-        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        Submission {
-            client: handle.client("acme").expect("the client is registered"),
-            home,
-            key: None,
-            command,
-            ship_to: None,
-            correlation: format!("step-{}", self.step).parse().expect("letters and digits"),
-            trace: trace.parse().expect("the standard's own example"),
+    /// Submits batches at the same time, and takes in what was answered.
+    async fn submit_all(&mut self, handle: &Handle, batches: Vec<Vec<Submission>>) {
+        self.said.extend(batches.iter().flatten().cloned());
+        let before = self.by_name.clone();
+        let said: Vec<Vec<Said>> = batches.iter().map(|b| b.iter().map(Said::of).collect()).collect();
+        let answers = join_all(batches.into_iter().map(|batch| handle.submit(batch))).await;
+        for (said, answer) in said.into_iter().zip(answers) {
+            let Ok(submitted) = answer else { continue };
+            for (said, submitted) in said.into_iter().zip(submitted) {
+                // Copies that are under way together may be judged in any order.
+                let was_known = before.contains_key(&said.name);
+                self.answered(said, submitted.verdict, submitted.id, was_known);
+            }
         }
     }
 
-    fn home(&self) -> PartitionId {
-        PartitionId(1 + self.world.chance.below(u64::from(self.world.profile.warehouses)) as u16)
-    }
-
-    fn sku(n: u64) -> Sku {
-        format!("SKU-{n}").parse().expect("a short name")
-    }
-
-    fn order(&self, handle: &Handle) -> Submission {
-        let chance = &self.world.chance;
-        let allocation = [Allocation::ShipComplete, Allocation::ShipPartial, Allocation::FillOrKill]
-            [chance.below(3) as usize];
-        let now = self.world.clock.now();
-        let later =
-            |c: u64| (chance.below(8) == 0).then(|| now.after(Duration::from_millis(chance.below(c))));
-        let lines = (1..=1 + chance.below(3) as u32)
-            .map(|line| OrderLine {
-                line,
-                sku: Workload::sku(chance.below(SKUS)),
-                quantity: 1 + chance.below(3) as u32,
-            })
-            .collect();
-        let command = Command::Order(OrderCommand {
-            reference: format!("o{}", self.step).parse().expect("a short name"),
-            warehouse: None,
-            service_level: ["ground", "express"][chance.below(2) as usize].to_owned(),
-            allocation,
-            priority: Priority(chance.below(10) as u8),
-            not_before: later(3_000),
-            requested_ship_by: later(60_000),
-            lines,
-            metadata: BTreeMap::new(),
-        });
-        self.submission(handle, self.home(), command)
-    }
-
-    fn receipt(&self, handle: &Handle, quantity: u32) -> Submission {
-        let sku = Workload::sku(self.world.chance.below(SKUS));
-        self.receipt_of(handle, self.home(), sku, quantity, format!("r{}", self.step))
-    }
-
-    fn receipt_of(
-        &self,
-        handle: &Handle,
-        home: PartitionId,
-        sku: Sku,
-        quantity: u32,
-        name: String,
-    ) -> Submission {
-        let command = Command::Move(MoveCommand {
-            reference: name.parse().expect("a short name"),
-            warehouse: format!("{home:?}"),
-            sku,
-            change: Change::Receipt { quantity },
-        });
-        self.submission(handle, home, command)
-    }
-
-    fn cancellation(&self, handle: &Handle) -> Option<Submission> {
-        let chance = &self.world.chance;
-        let orders: Vec<_> = self.acknowledged.iter().filter(|(_, name)| name.starts_with("order")).collect();
-        let (order, _) = orders.get(chance.below(orders.len() as u64) as usize)?;
-        let lines = (chance.below(3) == 0).then(|| vec![1]);
-        let command = Command::Cancellation(CancellationCommand {
-            reference: format!("c{}", self.step).parse().expect("a short name"),
-            order: **order,
-            lines,
-        });
-        Some(self.submission(handle, order.home(), command))
+    fn answered(&mut self, said: Said, verdict: Verdict, id: Option<TransactionId>, was_known: bool) {
+        let known = self.by_name.get(&said.name).copied();
+        let id = match verdict {
+            Verdict::New | Verdict::Replay(_) => id,
+            Verdict::ReferenceConflict(_) | Verdict::KeyReused => {
+                let found = format!("{:?} repeated word for word met {verdict:?}", said.name);
+                return self.world.violated("INV-1", found);
+            }
+            Verdict::BacklogFull | Verdict::StoreFull if was_known => {
+                let found = format!("{:?} is acknowledged and a repeat met {verdict:?}", said.name);
+                return self.world.violated("INV-1", found);
+            }
+            Verdict::BacklogFull | Verdict::StoreFull | Verdict::Unavailable | Verdict::Unknown => None,
+        };
+        let Some(id) = id else { return };
+        if known.is_some_and(|known| known != id) {
+            self.world.violated("INV-1", format!("{:?} is {known:?} and {id}", said.name));
+        }
+        self.by_name.insert(said.name.clone(), id);
+        if self.acknowledged.insert(id, said).is_none() {
+            self.world.observer.saw("acknowledged");
+        }
     }
 
     /// After the faults: stock for everybody, and every unknown outcome asked again.
-    pub(crate) async fn provide(&mut self, handle: &Handle) {
+    pub(crate) async fn provide(&mut self, nodes: &Nodes) {
         for said in self.said.clone() {
-            self.submit(handle, vec![said]).await;
+            self.submit_all(nodes.front(), vec![vec![said]]).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        for home in 1..=self.world.profile.warehouses {
-            for n in 0..SKUS {
-                let name = format!("last-{home}-{n}");
-                let receipt = self.receipt_of(handle, PartitionId(home), Workload::sku(n), 1_000, name);
-                self.submit(handle, vec![receipt]).await;
+        let world = self.world.clone();
+        for client in CLIENTS {
+            for home in (1..=world.profile.warehouses).map(PartitionId) {
+                let write = self.writer(&world, nodes.front());
+                let receipts = (0..SKUS).map(|n| {
+                    let (change, name) =
+                        (Change::Receipt { quantity: 1_000 }, format!("last-{}-{n}", home.0));
+                    write.movement_of(client, home, sku(n), change, &name)
+                });
+                let receipts = receipts.collect();
+                self.submit_all(nodes.front(), vec![receipts]).await;
             }
         }
     }
 
     /// Has the store accept an order whose taker died before it could nudge the owner.
-    pub(crate) async fn slip_in(&mut self, handle: &Handle) {
+    pub(crate) async fn slip_in(&mut self, nodes: &Nodes) {
         self.step += 1;
-        let submission = self.order(handle);
-        let Submission { client, home, key, command, ship_to, correlation, trace } = submission.clone();
-        let at = self.world.clock.now();
+        let world = self.world.clone();
+        let write = self.writer(&world, nodes.front());
+        let submission = write.order(write.client(), write.home(), &format!("o{}", self.step));
+        let said = Said::of(&submission);
+        let Submission { client, home, key, command, ship_to, correlation, trace } = submission;
+        let at = world.clock.now();
         let new = NewCommand {
-            id: TransactionId::new(at, home, self.world.chance.next()),
+            id: TransactionId::new(at, home, world.chance.next()),
             client,
             key,
-            digest: format::digest(&command, ship_to.as_ref()),
+            digest: said.digest,
             command,
             ship_to,
             accepted: Recorded { at, fact: Fact::Accepted(Accepted { correlation, trace }) },
             backlog_max: u64::MAX,
         };
         let id = new.id;
-        if self.world.disk.accept(vec![new]).await.reply == [Verdict::New] {
-            self.acknowledged.insert(id, name(&submission));
-        }
+        let verdict = world.accept(vec![new])[0];
+        self.answered(said, verdict, Some(id), false);
     }
 
-    /// Waits for the node to come to rest by itself.
-    pub(crate) async fn rest(&mut self, handle: &Handle) {
-        let until = self.world.clock.now().after(REST_WITHIN);
-        while self.world.clock.now() < until {
-            if self.unfinished().await.is_empty() && handle.unready().is_empty() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    /// Sends each warehouse an order through the front door, and names them.
+    pub(crate) async fn last_orders(&mut self, nodes: &Nodes) -> Vec<TransactionId> {
+        self.step += 1;
+        let world = self.world.clone();
+        let before: Vec<TransactionId> = self.acknowledged.keys().copied().collect();
+        for home in (1..=world.profile.warehouses).map(PartitionId) {
+            let write = self.writer(&world, nodes.front());
+            let order = write.order(write.client(), home, &format!("o{}-{}", self.step, home.0));
+            self.submit_all(nodes.front(), vec![vec![order]]).await;
         }
-        for (id, state) in self.unfinished().await {
-            self.violated(
-                "INV-1",
-                format!("{} {id} is still {} at rest", self.acknowledged[&id], state.as_str()),
-            );
-        }
-        for partition in handle.unready() {
-            self.violated("INV-1", format!("{partition:?} has work and no owner at rest"));
-        }
+        self.acknowledged.keys().filter(|id| !before.contains(id)).copied().collect()
     }
-
-    /// Acknowledged transactions that are neither final nor dead letters.
-    async fn unfinished(&self) -> Vec<(TransactionId, State)> {
-        let mut unfinished = Vec::new();
-        for id in self.acknowledged.keys() {
-            match self.world.disk.transaction(*id).await {
-                Ok(Some(Lookup::Live(stored))) => {
-                    let state = state_of(&stored);
-                    if !state.is_final() && state != State::Failed {
-                        unfinished.push((*id, state));
-                    }
-                }
-                Ok(_) | Err(_) => {
-                    self.violated("INV-1", format!("{} {id} is not found", self.acknowledged[id]))
-                }
-            }
-        }
-        unfinished
-    }
-
-    /// Holds the store against the invariants, and counts.
-    pub(crate) async fn judge(&mut self) {
-        for violation in check(&self.world.disk).await {
-            self.world.observer.violated(violation);
-        }
-        for home in 1..=self.world.profile.warehouses {
-            let letters = self.world.disk.dead_letters(PartitionId(home), 0, 1_000).await.unwrap_or_default();
-            // The world's WMS does what it is asked: what cannot be booked of it was lost.
-            for (_, letter) in letters.iter().filter(|(_, l)| l.kind == DeadKind::Confirmation) {
-                self.violated("INV-2", format!("{}: {}", letter.reason, letter.detail));
-            }
-        }
-        let mut shipped = BTreeSet::new();
-        for id in self.acknowledged.keys() {
-            if let Ok(Some(Lookup::Live(stored))) = self.world.disk.transaction(*id).await
-                && state_of(&stored) == State::Shipped
-            {
-                shipped.insert(*id);
-            }
-        }
-        self.shipped = shipped.len();
-    }
-
-    fn violated(&self, id: &'static str, found: String) {
-        self.world.observer.violated(Violation { id, found });
-    }
-}
-
-/// The kind and the reference: what makes a command one command.
-fn name(submission: &Submission) -> String {
-    format!("{} {}", submission.command.kind().as_str(), submission.command.reference())
-}
-
-fn state_of(stored: &StoredTransaction) -> State {
-    let accepted = stored.facts.first().map(|f| f.at).unwrap_or_default();
-    let mut state = State::Accepted;
-    let mut order = match &stored.command {
-        Command::Order(command) => Some(Order::new(stored.id, command, accepted)),
-        Command::Move(_) | Command::Cancellation(_) | Command::Manifest(_) => None,
-    };
-    for recorded in &stored.facts {
-        match (&recorded.fact, &mut order) {
-            (Fact::Order(fact), Some(order)) => {
-                order.apply(fact, recorded.at);
-                state = order.state();
-            }
-            (Fact::Move(fact), _) => state = crate::domain::movement::state_after(*fact),
-            (Fact::Cancellation(fact), _) => state = crate::domain::cancellation::state_after(fact),
-            (Fact::Accepted(_) | Fact::Manifest(_) | Fact::Order(_), _) => {}
-        }
-    }
-    state
 }

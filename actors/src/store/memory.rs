@@ -54,7 +54,21 @@ impl MemoryStore {
     /// Spoils a row, as a bad disk would.
     #[cfg(test)]
     fn damage(&self, table: Table, key: Key) {
-        self.0.lock().tables[table.index()].insert(key, vec![1, 99]);
+        self.tamper(table, key, vec![1, 99]);
+    }
+
+    /// Writes a row past every rule, for bugs that the seeded world plants.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn tamper(&self, table: Table, key: Key, value: Vec<u8>) {
+        let mut inner = self.0.lock();
+        inner.tables[table.index()].insert(key, value);
+        inner.counters.forget();
+    }
+
+    /// A row as it is.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn row(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.lock().tables[table.index()].get(key).cloned()
     }
 
     /// All or nothing: what fails, or panics, leaves no trace.

@@ -91,6 +91,11 @@ impl Turn<'_> {
     /// Books what the WMS said when it was asked for a silent release; one that it does not know
     /// goes again, in a new wave under its old id.
     fn release_known(&mut self, release: ReleaseId, known: ReleaseKnown) {
+        if self.order(release.order).is_none() {
+            // It was open when we asked and has ended since, by a report that overtook the answer:
+            // whatever is said of it was booked, and is no report about an unknown release.
+            return;
+        }
         match known {
             ReleaseKnown::Known(steps) => {
                 let report = |step| {

@@ -1,0 +1,56 @@
+//! The paused clock of the world as a wall clock, and its steps.
+
+use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::time::Duration;
+use tokio::time::Instant;
+
+use crate::domain::time::Timestamp;
+use crate::ports::clock::Clock;
+
+/// 24 November 2026, so that traces read well.
+const BEGINS: Timestamp = Timestamp(1_795_478_400_000);
+/// The clock is never more than this from the true time: what a wrong zone or a bad server does.
+const OFF_MAX_MS: i64 = 3 * 3_600_000;
+
+/// The wall clock.
+pub(crate) struct WorldClock {
+    began: Instant,
+    off_ms: AtomicI64,
+    ahead_max_ms: AtomicI64,
+}
+
+impl WorldClock {
+    /// Begins now; call it inside the world's runtime.
+    pub(crate) fn new() -> WorldClock {
+        WorldClock { began: Instant::now(), off_ms: AtomicI64::new(0), ahead_max_ms: AtomicI64::new(0) }
+    }
+
+    /// Steps the clock by `ms`, as far as it may be off.
+    pub(crate) fn step(&self, ms: i64) {
+        let off = (self.off_ms.load(SeqCst) + ms).clamp(-OFF_MAX_MS, OFF_MAX_MS);
+        self.off_ms.store(off, SeqCst);
+        self.ahead_max_ms.fetch_max(off, SeqCst);
+    }
+
+    /// Puts the clock right.
+    pub(crate) fn correct(&self) {
+        self.off_ms.store(0, SeqCst);
+    }
+
+    /// How far it was ever ahead: stamps may be this far in the future.
+    pub(crate) fn ahead_max(&self) -> Duration {
+        Duration::from_millis(self.ahead_max_ms.load(SeqCst).unsigned_abs())
+    }
+
+    /// True time since the world began, for the trace.
+    pub(crate) fn elapsed_ms(&self) -> u128 {
+        self.began.elapsed().as_millis()
+    }
+}
+
+impl Clock for WorldClock {
+    fn now(&self) -> Timestamp {
+        let Timestamp(true_ms) = BEGINS.after(self.began.elapsed());
+        Timestamp(true_ms + self.off_ms.load(SeqCst))
+    }
+}
