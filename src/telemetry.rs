@@ -32,9 +32,10 @@ pub(crate) fn start(log: &Log) -> Flush {
     // A process that cannot start this thread cannot start the others either and will say so.
     std::thread::Builder::new().name("log".into()).spawn(move || drain(&waiting, &dropped)).ok();
     // The setting was parsed by the same filter before.
-    // The HTTP server tells of each of its worker threads; that is a warning's worth at most, unless
-    // the setting names it.
-    let filter = EnvFilter::try_new(format!("actix_server=warn,{}", log.level))
+    // The HTTP server tells of each of its worker threads; that is a warning's worth at most. And it
+    // calls every request that it cannot parse an error: a stranger would fill the log. Unless the
+    // setting names them.
+    let filter = EnvFilter::try_new(format!("actix_server=warn,actix_http=off,{}", log.level))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = match log.format {
@@ -53,6 +54,12 @@ static PANIC_HOOK: LazyLock<()> = LazyLock::new(|| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let reason = panic.payload_as_str().unwrap_or("no message");
         let thread = std::thread::current();
+        // actix-http 3.20 panics at a header whose name is over 64 KiB. It is caught, and ends that
+        // connection alone: what a stranger sends is no error of ours.
+        if place.contains("/actix-http-") && place.contains("/h1/decoder.rs") {
+            tracing::debug!(reason, place, "a request could not be parsed");
+            return;
+        }
         tracing::error!(reason, place, thread = thread.name().unwrap_or("-"), "panicked");
     }));
 });

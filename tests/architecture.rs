@@ -176,7 +176,7 @@ fn http_knows_only_the_door_of_the_engine_its_wire_and_its_domain() {
                 wrong.push(format!("{}: {other}", source.path));
             }
         }
-        for other in ["startup", "shutdown", "settings", "cli", "telemetry"] {
+        for other in ["startup", "shutdown", "settings", "cli", "telemetry", "bench"] {
             if source.names(&format!("crate::{other}")) {
                 wrong.push(format!("{}: {other}", source.path));
             }

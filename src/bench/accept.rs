@@ -244,10 +244,12 @@ async fn load(bench: &Bench<'_>, served: &Served, orders: Rc<Orders>, pace: Pace
     let mut marks: Vec<Duration> = Vec::new();
     let answered = load.run(|| marks.push(served.cpu())).await;
     let answered = Bench::sound(answered.map_err(|e| Error::io("send orders", e))?, "accept")?;
-    let cpu = marks.last().copied().unwrap_or_default().saturating_sub(marks[0]);
+    let [begin, end] = marks[..] else {
+        return Err(Error::failed("the load did not run to its end"));
+    };
     Ok(Run {
         per_second: answered.per_second(),
-        cpu_us: cpu.as_secs_f64() * 1e6 / answered.count as f64,
+        cpu_us: end.saturating_sub(begin).as_secs_f64() * 1e6 / answered.count as f64,
         p50_ms: answered.latencies.quantile_ms(0.5),
         p99_ms: answered.latencies.quantile_ms(0.99),
     })

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) enum Requests {
     /// Each another order.
     Orders(Rc<Orders>),
-    /// These, in turn.
+    /// These, in turn, once or again and again.
     Fixed(Rc<FixedRequests>),
 }
 
@@ -40,12 +40,24 @@ pub(super) enum Requests {
 pub(super) struct FixedRequests {
     all: Vec<Vec<u8>>,
     next: Cell<usize>,
+    again: bool,
 }
 
 impl FixedRequests {
     /// Sends `all` again and again.
-    pub(super) fn new(all: Vec<Vec<u8>>) -> FixedRequests {
-        FixedRequests { all, next: Cell::new(0) }
+    pub(super) fn again_and_again(all: Vec<Vec<u8>>) -> FixedRequests {
+        FixedRequests { all, next: Cell::new(0), again: true }
+    }
+
+    /// Sends each of `all` once.
+    pub(super) fn once(all: Vec<Vec<u8>>) -> FixedRequests {
+        FixedRequests { all, next: Cell::new(0), again: false }
+    }
+
+    fn next(&self) -> Option<&[u8]> {
+        let n = self.next.replace(self.next.get() + 1);
+        let n = if self.again { n.checked_rem(self.all.len())? } else { n };
+        self.all.get(n).map(Vec::as_slice)
     }
 }
 
@@ -53,10 +65,7 @@ impl Requests {
     fn next<'a>(&'a self, buffer: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         match self {
             Requests::Orders(orders) => orders.write(buffer),
-            Requests::Fixed(fixed) => {
-                let n = fixed.next.replace((fixed.next.get() + 1) % fixed.all.len().max(1));
-                fixed.all.get(n).map(Vec::as_slice)
-            }
+            Requests::Fixed(fixed) => fixed.next(),
         }
     }
 }
@@ -387,7 +396,7 @@ mod tests {
     }
 
     fn load(address: SocketAddr, pace: Pace) -> Load {
-        let requests = Requests::Fixed(Rc::new(FixedRequests::new(vec![b"ping".to_vec()])));
+        let requests = Requests::Fixed(Rc::new(FixedRequests::again_and_again(vec![b"ping".to_vec()])));
         let (warm, window) = (Duration::from_millis(20), Duration::from_millis(500));
         Load { address, connections: 4, requests, pace, warm, window, wanted: 200 }
     }

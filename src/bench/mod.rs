@@ -104,6 +104,8 @@ pub(crate) struct Options {
     pub(crate) scale: Scale,
     /// Connections of the load.
     pub(crate) connections: usize,
+    /// Measure at once and keep every round, however busy the machine is.
+    pub(crate) noisy: bool,
     /// Where the stores are put; the system's directory for temporary files if not said.
     pub(crate) dir: Option<PathBuf>,
     /// For the server under test.
@@ -200,10 +202,12 @@ impl Bench<'_> {
         mut round: impl AsyncFnMut() -> Result<T, Error>,
     ) -> Result<Rounds<T>, Error> {
         let pairs = self.options.pairs;
-        let mut repeats = pairs;
+        let mut repeats = if self.options.noisy { 0 } else { pairs };
         let mut rounds = Rounds { all: Vec::with_capacity(pairs), spoiled: 0 };
         while rounds.all.len() < pairs {
-            self.quiet(name).await;
+            if !self.options.noisy {
+                self.quiet(name).await;
+            }
             self.tell(&format!("{name}: round {} of {pairs}", rounds.all.len() + 1));
             let watch = Watch::begin();
             let measured = round().await?;

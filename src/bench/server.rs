@@ -4,19 +4,23 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Error;
+use super::load::{FixedRequests, Load, Pace, Requests};
 use super::order::{self, code};
 use super::process::Served;
 use super::wire::Connection;
+use super::{Bench, Error};
 
 /// No measure may end at a full lane.
 pub(super) const BACKLOG_MAX: u64 = 10_000_000;
 /// The longest that anything may take to happen that a measure waits for, without any progress.
 const STILL_MAX: Duration = Duration::from_secs(60);
+/// Enough that receipts are written together.
+const STOCK_CONNECTIONS: usize = 32;
 /// Between two looks at something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -115,17 +119,18 @@ fn above(count: u32, wms: Wms) -> String {
 /// # Errors
 /// When a receipt is refused, or nothing is booked for too long.
 pub(super) async fn stock(address: SocketAddr, count: u32) -> Result<(), Error> {
-    let failed = |e| Error::io("book stock", e);
-    let mut connection = Connection::open(address).await.map_err(failed)?;
-    for n in 0..count {
-        for receipt in order::receipts(n) {
-            let answer = connection.exchange(&receipt).await.map_err(failed)?;
-            if answer.status != 202 {
-                let told = String::from_utf8_lossy(answer.body);
-                return Err(Error::failed(format!("stock is refused with {}: {told}", answer.status)));
-            }
-        }
-    }
+    let receipts = FixedRequests::once((0..count).flat_map(order::receipts).collect());
+    let load = Load {
+        address,
+        connections: STOCK_CONNECTIONS,
+        requests: Requests::Fixed(Rc::new(receipts)),
+        pace: Pace::Answers,
+        warm: Duration::ZERO,
+        window: Duration::ZERO,
+        wanted: 202,
+    };
+    let answered = load.send_all().await.map_err(|e| Error::io("book stock", e))?;
+    Bench::sound(answered, "stock")?;
     for n in 0..count {
         until(address, n, |on_hand| on_hand == order::STOCK).await?;
     }

@@ -14,7 +14,7 @@ use super::process::Served;
 use super::report::{Check, Report, Target};
 use super::server::{self, Wms};
 use super::wire::{Answer, Connection};
-use super::{Bench, Error};
+use super::{Bench, Error, machine};
 
 /// Orders that are read in turn.
 const ORDERS: u64 = 1_000;
@@ -24,6 +24,7 @@ const OWN_HEADERS: [&str; 3] = ["content-length", "date", "connection"];
 struct Run {
     per_second: f64,
     cpu_us: f64,
+    load_us: f64,
 }
 
 struct Round {
@@ -60,6 +61,7 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
     report.measure("the same 304 from a bare handler", "/s", its_ceiling.clone());
     report.measure("processor time of a status", "µs", rounds.series(|r| r.read.cpu_us));
     report.measure("processor time of the same bytes, bare", "µs", rounds.series(|r| r.bare.cpu_us));
+    report.measure("the same on the side of the load", "µs", rounds.series(|r| r.bare.load_us));
     let checks = [
         ("status.read", "a status read, over a bare handler with the same bytes", read.over(&ceiling), 0.75),
         ("status.not_modified", "a 304, over a bare handler's", not_modified.over(&its_ceiling), 0.85),
@@ -137,17 +139,25 @@ async fn run(
     let load = Load {
         address: served.address,
         connections: bench.options.connections,
-        requests: Requests::Fixed(Rc::new(FixedRequests::new(all))),
+        requests: Requests::Fixed(Rc::new(FixedRequests::again_and_again(all))),
         pace: Pace::Answers,
         warm: bench.warm(),
         window: bench.options.window,
         wanted,
     };
-    let mut marks: Vec<Duration> = Vec::new();
-    let answered = load.run(|| marks.push(served.cpu())).await;
+    let mut marks: Vec<(Duration, Duration)> = Vec::new();
+    let answered = load.run(|| marks.push((served.cpu(), machine::cpu_of(std::process::id())))).await;
     let answered = Bench::sound(answered.map_err(|e| Error::io("read statuses", e))?, "status")?;
-    let cpu = marks.last().copied().unwrap_or_default().saturating_sub(marks[0]);
-    Ok(Run { per_second: answered.per_second(), cpu_us: cpu.as_secs_f64() * 1e6 / answered.count as f64 })
+    let [(server, load), (server_end, load_end)] = marks[..] else {
+        return Err(Error::failed("the load did not run to its end"));
+    };
+    let each_us =
+        |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / answered.count as f64;
+    Ok(Run {
+        per_second: answered.per_second(),
+        cpu_us: each_us(server, server_end),
+        load_us: each_us(load, load_end),
+    })
 }
 
 #[cfg(test)]

@@ -10,9 +10,6 @@ use clap::{Args, Subcommand};
 use super::{Failure, SettingsArgs, print, tell, with_causes};
 use crate::bench::{self, Error, Measure, Options, Passed, Report, Scale, ceiling};
 
-/// Connections of the load, as the targets name them.
-const CONNECTIONS: usize = 256;
-
 /// Its arguments.
 #[derive(Debug, Args)]
 pub(super) struct Bench {
@@ -39,6 +36,12 @@ pub(super) struct Bench {
     /// A first impression: few short rounds
     #[arg(long, global = true)]
     quick: bool,
+    /// Connections of the load; the targets are for 256
+    #[arg(long, value_name = "N", global = true, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    connections: u16,
+    /// Measures at once, however busy the machine is, and keeps what other work has spoiled
+    #[arg(long, global = true)]
+    noisy: bool,
     /// Puts the stores under DIR: the disk is a part of what is measured
     #[arg(long, value_name = "DIR", global = true)]
     dir: Option<PathBuf>,
@@ -139,7 +142,8 @@ fn options(command: &Bench, args: &SettingsArgs) -> Options {
         } else {
             Scale { finished: 1_000_000, open: 100_000 }
         },
-        connections: CONNECTIONS,
+        connections: usize::from(command.connections),
+        noisy: command.noisy,
         dir: command.dir.clone(),
         passed: Passed {
             files: args.config.clone(),

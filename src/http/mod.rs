@@ -11,6 +11,8 @@ mod call;
 mod cancel;
 mod confirmations;
 mod front;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod metrics;

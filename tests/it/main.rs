@@ -4,9 +4,12 @@
 mod access;
 mod bad_input;
 mod batch;
+mod bench;
 mod cli;
 mod door;
 mod floor;
+mod full_disk;
+mod hostile;
 mod idempotency;
 mod killed;
 mod life;

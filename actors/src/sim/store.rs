@@ -191,7 +191,7 @@ impl Store for FaultyStore {
         partition: PartitionId,
         asked: Instruction,
     ) -> BoxFuture<Result<Written<()>, CommitError>> {
-        self.write(move |w| w.disk.instruct(partition, asked))
+        self.write(move |w| at_once(w.disk.instruct(partition, asked)).map(|written| written.reply))
     }
 
     fn set_paused(
@@ -199,12 +199,12 @@ impl Store for FaultyStore {
         partition: PartitionId,
         paused: bool,
     ) -> BoxFuture<Result<Written<()>, CommitError>> {
-        self.write(move |w| w.disk.set_paused(partition, paused))
+        self.write(move |w| at_once(w.disk.set_paused(partition, paused)).map(|written| written.reply))
     }
 
     fn paused(&self) -> BoxFuture<Result<Vec<PartitionId>, ReadError>> {
         // Asked once, at the start, as names are made known.
-        self.0.disk.paused()
+        self.world.disk.paused()
     }
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
