@@ -11,7 +11,7 @@ use super::invariants;
 use super::order::{Booking, Order};
 use super::sscc::Sscc;
 use super::state::State;
-use super::stock::{Ledger, Placement};
+use super::stock::{Ledger, Placement, Want};
 use super::time::Timestamp;
 
 const CLIENT: ClientNo = ClientNo(1);
@@ -116,27 +116,25 @@ impl Shop {
 
     /// Records facts as the turn does: the ledger books the footprints' difference.
     fn record(&mut self, i: usize, facts: Vec<OrderFact>) {
-        let missing = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. }));
+        let wants = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. } | OrderFact::Redriven));
         let (before, after) = self.take(i, facts);
         self.ledger.book(CLIENT, &before, &after);
         let id = self.orders[i].1.id;
         self.ledger.forget(id);
         let waiting = self.orders[i].1.waiting();
         self.ledger.remember(CLIENT, waiting);
+        // What it wants is said before the offer, as a turn says it, and placed behind it.
+        let want = Some(self.orders[i].1.want()).filter(|_| wants);
         self.offer();
-        if missing {
-            self.want(i);
-        }
+        self.want(i, want);
     }
 
     /// An order that is kept aside wants nothing.
-    fn want(&mut self, i: usize) {
-        if !self.orders[i].1.is_aside() {
-            let want = self.orders[i].1.want();
-            if !want.needs.is_empty() {
-                let placement = self.ledger.reserve(CLIENT, want);
-                self.placed(&placement);
-            }
+    fn want(&mut self, i: usize, want: Option<Want>) {
+        let aside = self.orders[i].1.is_aside();
+        if let Some(want) = want.filter(|want| !aside && !want.needs.is_empty()) {
+            let placement = self.ledger.reserve(CLIENT, want);
+            self.placed(&placement);
         }
     }
 
@@ -224,12 +222,8 @@ impl Shop {
                 let Some((_, order_, _)) = self.orders.get(order) else { return };
                 let facts = order_.redrive().expect("these orders are short");
                 assert_eq!(!facts.is_empty(), order_.is_failed());
-                let goes_on = !facts.is_empty();
                 self.record(order, facts);
                 assert!(!self.orders[order].1.is_failed());
-                if goes_on {
-                    self.want(order);
-                }
             }
             Input::GiveUp { order } => self.give_up(order),
             Input::Manifest => self.manifest(),
