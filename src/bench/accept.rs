@@ -176,7 +176,7 @@ async fn many_claims(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error
     let claims = bench.options.claims;
     bench.tell(&format!("accept: storing {claims} claims first"));
     let dir = bench.directory()?;
-    // Stock before orders, or the pipelines would pull them all and let them wait for it.
+    // Paused for good, and its stock is there, before the first order.
     drop(stocked(bench, dir.path(), Wms::Paused).await?);
     let data = dir.path().join("data");
     let (warehouses, count) = (WAREHOUSES.to_string(), claims.to_string());
@@ -228,6 +228,9 @@ async fn fresh(bench: &Bench<'_>, side: Side, references: References, pace: Pace
 async fn stocked(bench: &Bench<'_>, dir: &Path, wms: Wms) -> Result<Served, Error> {
     let server = bench.options.passed.start(dir, WAREHOUSES, wms)?;
     server::stock(server.address, WAREHOUSES).await?;
+    if wms == Wms::Paused {
+        server::pause(server.address, WAREHOUSES).await?;
+    }
     Ok(server)
 }
 

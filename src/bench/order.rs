@@ -105,6 +105,11 @@ pub(super) fn receipts(warehouse: u32) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
+/// The request that pauses a warehouse.
+pub(super) fn pause(warehouse: u32) -> Vec<u8> {
+    post(&format!("/v1/ops/warehouses/{}/pause", code(warehouse)), "").into_bytes()
+}
+
 /// What all receipts of a warehouse bring.
 pub(super) const STOCK: u64 = SKUS as u64 * RECEIPT_UNITS as u64;
 

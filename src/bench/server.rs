@@ -27,7 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How the WMS of every warehouse behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wms {
-    /// Orders are accepted and stay in their lane.
+    /// It would do everything at once, but its warehouse is to be paused: orders are accepted and
+    /// stay in their lane.
     Paused,
     /// Everything is done the moment it is asked for.
     AtOnce,
@@ -42,9 +43,7 @@ pub(super) enum Wms {
 impl Wms {
     fn settings(self) -> &'static str {
         match self {
-            // The only credit goes to an order that is never answered.
-            Wms::Paused => r#"{ kind = "simulated", silent_rate = 1.0, credits = 1 }"#,
-            Wms::AtOnce => r#"{ kind = "simulated", pick = "0s", pack = "0s", depart = "0s" }"#,
+            Wms::AtOnce | Wms::Paused => r#"{ kind = "simulated", pick = "0s", pack = "0s", depart = "0s" }"#,
             Wms::Dead => r#"{ kind = "simulated", silent_rate = 1.0 }"#,
             Wms::Holds => r#"{ kind = "simulated", silent_rate = 1.0, credits = 100000 }"#,
             Wms::Slow => r#"{ kind = "simulated", pick = "1s", pack = "0s", depart = "0s" }"#,
@@ -119,22 +118,34 @@ fn above(count: u32, wms: Wms) -> String {
 /// # Errors
 /// When a receipt is refused, or nothing is booked for too long.
 pub(super) async fn stock(address: SocketAddr, count: u32) -> Result<(), Error> {
-    let receipts = FixedRequests::once((0..count).flat_map(order::receipts).collect());
-    let load = Load {
-        address,
-        connections: STOCK_CONNECTIONS,
-        requests: Requests::Fixed(Rc::new(receipts)),
-        pace: Pace::Answers,
-        warm: Duration::ZERO,
-        window: Duration::ZERO,
-        wanted: 202,
-    };
-    let answered = load.send_all().await.map_err(|e| Error::io("book stock", e))?;
-    Bench::sound(answered, "stock")?;
+    once(address, (0..count).flat_map(order::receipts).collect(), 202, "stock").await?;
     for n in 0..count {
         until(address, n, |on_hand| on_hand == order::STOCK).await?;
     }
     Ok(())
+}
+
+/// Pauses the first `count` warehouses: from the answer on nothing is pulled, also after a restart.
+///
+/// # Errors
+/// When one cannot be paused.
+pub(super) async fn pause(address: SocketAddr, count: u32) -> Result<(), Error> {
+    once(address, (0..count).map(order::pause).collect(), 200, "pause").await
+}
+
+/// Sends each request once; every answer must have the status that is wanted.
+async fn once(address: SocketAddr, requests: Vec<Vec<u8>>, wanted: u16, name: &str) -> Result<(), Error> {
+    let load = Load {
+        address,
+        connections: STOCK_CONNECTIONS,
+        requests: Requests::Fixed(Rc::new(FixedRequests::once(requests))),
+        pace: Pace::Answers,
+        warm: Duration::ZERO,
+        window: Duration::ZERO,
+        wanted,
+    };
+    let answered = load.send_all().await.map_err(|e| Error::io("prepare the warehouses", e))?;
+    Bench::sound(answered, name).map(|_answered| ())
 }
 
 /// Waits until this many units have left the `n`th warehouse.
@@ -192,7 +203,7 @@ mod tests {
             assert_eq!((settings.warehouses.len(), settings.keys.len()), (100, 0));
             let last = &settings.warehouses[99];
             assert_eq!((last.code.as_str(), last.partition, last.backlog_max), ("W099", 100, BACKLOG_MAX));
-            assert_eq!(last.wms.silent_rate > 0.0, matches!(wms, Wms::Paused | Wms::Dead | Wms::Holds));
+            assert_eq!(last.wms.silent_rate > 0.0, matches!(wms, Wms::Dead | Wms::Holds));
         }
     }
 }

@@ -194,7 +194,7 @@ impl Careful<'_> {
     /// The entry with its transaction read again: what stood before it may have changed it.
     async fn as_it_is_now(&self, entry: LaneEntry) -> Result<LaneEntry, TurnError> {
         let LaneItem::Transaction(before) = &entry.item else { return Ok(entry) };
-        let item = match self.site.node.store.transaction(before.id).await {
+        let item = match self.site.node.store.subject(self.fence, before.id).await {
             Ok(Some(Lookup::Live(stored))) => LaneItem::Transaction(Box::new(Arc::unwrap_or_clone(stored))),
             Ok(Some(Lookup::Expired(_)) | None) => {
                 LaneItem::Undecodable(Some(before.id), "it is not there".to_owned())

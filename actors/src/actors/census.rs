@@ -124,6 +124,7 @@ fn warehouse(node: &Node, options: &WarehouseOptions, desk: &Desk, vitals: &Tree
         oldest: snapshot.oldest.map(|at| now.since(at)).unwrap_or_default(),
         credits_used: snapshot.credits_used,
         credits: options.credits,
+        paused: snapshot.paused,
         wms_failures: failures(&vitals.wms_link),
     }
 }

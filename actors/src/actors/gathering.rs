@@ -75,7 +75,7 @@ pub(super) async fn look_up(
         if known || id.home() != fence.partition {
             continue;
         }
-        match site.node.store.transaction(id).await {
+        match site.node.store.subject(fence, id).await {
             Ok(Some(Lookup::Live(stored))) => subjects.push(stored),
             Ok(Some(Lookup::Expired(_)) | None) => {}
             // What is said about it is kept aside; it must not keep the rest from being worked.

@@ -397,6 +397,8 @@ pub struct WarehouseReport {
     pub credits_used: u32,
     /// Releases that may be unsettled.
     pub credits: u32,
+    /// True while it pulls and releases nothing.
+    pub paused: bool,
     /// Calls to its WMS in a row that failed.
     pub wms_failures: u32,
 }

@@ -8,29 +8,8 @@ use super::report::{Outcome, Tally};
 use crate::domain::command::Kind;
 use crate::domain::invariants::Violation;
 use crate::domain::state::State;
-use crate::ports::measure::{Histogram, Scale};
+use crate::ports::measure::{Histogram, Scale, WRITE_TIME};
 use crate::ports::store::DeadKind;
-
-/// From one fsync on a fast disk to a client that has given up.
-static ACCEPT: Scale = Scale {
-    per_unit: 1_000_000_000,
-    bounds: &[
-        250_000,
-        500_000,
-        1_000_000,
-        2_500_000,
-        5_000_000,
-        10_000_000,
-        25_000_000,
-        50_000_000,
-        100_000_000,
-        250_000_000,
-        500_000_000,
-        1_000_000_000,
-        2_500_000_000,
-        10_000_000_000,
-    ],
-};
 
 /// From the simulated WMS to a backorder of a week. In milliseconds: a sum of weeks must not wrap.
 static DOOR_TO_DOOR: Scale = Scale {
@@ -96,7 +75,7 @@ impl Tallies {
     pub(crate) fn new() -> Tallies {
         Tallies {
             commands: Default::default(),
-            accept: Histogram::new(&ACCEPT),
+            accept: Histogram::new(&WRITE_TIME),
             ended: Default::default(),
             door_to_door: Histogram::new(&DOOR_TO_DOOR),
             dead: Default::default(),

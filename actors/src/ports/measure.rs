@@ -14,6 +14,28 @@ pub struct Scale {
     pub bounds: &'static [u64],
 }
 
+/// For what ends with a write to a disk: from one that meets nothing but a page in the cache to a
+/// caller that has given up. Nanoseconds, reported as seconds.
+pub static WRITE_TIME: Scale = Scale {
+    per_unit: 1_000_000_000,
+    bounds: &[
+        250_000,
+        500_000,
+        1_000_000,
+        2_500_000,
+        5_000_000,
+        10_000_000,
+        25_000_000,
+        50_000_000,
+        100_000_000,
+        250_000_000,
+        500_000_000,
+        1_000_000_000,
+        2_500_000_000,
+        10_000_000_000,
+    ],
+};
+
 /// A distribution in the making.
 #[derive(Debug)]
 pub struct Histogram {

@@ -82,6 +82,9 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the first entries of each lane, up to the limits; they stay until a commit takes them.
     fn gather(&self, fence: Fence, limits: GatherLimits) -> BoxFuture<Result<Gathered, ReadError>>;
 
+    /// Reads one transaction for its owner, who must not wait behind what callers read.
+    fn subject(&self, fence: Fence, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>>;
+
     /// Writes one turn: all or nothing, refused when the fence is void.
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>>;
 

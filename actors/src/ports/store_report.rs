@@ -3,28 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::measure::{Distribution, Histogram, Scale};
-
-/// From a write of nothing but a page in the cache to a disk that is about to fail.
-static COMMIT_TIME: Scale = Scale {
-    per_unit: 1_000_000_000,
-    bounds: &[
-        250_000,
-        500_000,
-        1_000_000,
-        2_500_000,
-        5_000_000,
-        10_000_000,
-        25_000_000,
-        50_000_000,
-        100_000_000,
-        250_000_000,
-        500_000_000,
-        1_000_000_000,
-        2_500_000_000,
-        10_000_000_000,
-    ],
-};
+use super::measure::{Distribution, Histogram, Scale, WRITE_TIME};
 
 /// From one thing to the largest batches.
 static COMMIT_ITEMS: Scale =
@@ -60,7 +39,7 @@ impl StoreVitals {
     #[must_use]
     pub fn new(capacity: usize) -> StoreVitals {
         StoreVitals {
-            time: Histogram::new(&COMMIT_TIME),
+            time: Histogram::new(&WRITE_TIME),
             items: Histogram::new(&COMMIT_ITEMS),
             capacity,
             depth: AtomicUsize::new(0),

@@ -219,6 +219,10 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.gather(fence, limits))
     }
 
+    fn subject(&self, fence: Fence, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        self.read(move |w| w.disk.subject(fence, id))
+    }
+
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
         if self.world.plants(Planted::EffectBeforeCommit, 1_000) {
             return self.commit_later(fence, turn);

@@ -19,6 +19,15 @@ use crate::ports::store::{
 };
 use crate::ports::store_report::StoreReport;
 
+/// On whose behalf a read is made: neither is to wait for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Whoever calls the house. There may be many of them, and some are refused.
+    Caller,
+    /// The owner of a partition, whose tree would end if it were refused.
+    Owner,
+}
+
 /// Holds ordered rows and runs operations over them.
 pub trait Backend: Send + Sync + 'static {
     /// What an acknowledged write survives.
@@ -45,12 +54,13 @@ pub trait Backend: Send + Sync + 'static {
     /// caller's thread.
     fn read_apart<T: Send + 'static>(
         &self,
+        reader: Reader,
         read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError> + Send + 'static,
     ) -> BoxFuture<Result<T, ReadError>>;
 
     /// Reads one transaction, as it is after every write that was answered.
-    fn look_up(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
-        self.read_apart(move |r| rows::transaction(r, id))
+    fn look_up(&self, reader: Reader, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        self.read_apart(reader, move |r| rows::transaction(r, id))
     }
 
     /// Runs a write, all or nothing, and answers when it is durable. `items` says how many things
@@ -143,11 +153,15 @@ impl<B: Backend> Store for B {
     }
 
     fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {
-        self.read_apart(move |r| rows::load(r, fence.partition))
+        self.read_apart(Reader::Owner, move |r| rows::load(r, fence.partition))
     }
 
     fn gather(&self, fence: Fence, limits: GatherLimits) -> BoxFuture<Result<Gathered, ReadError>> {
-        self.read_apart(move |r| rows::gather(r, fence.partition, limits))
+        self.read_apart(Reader::Owner, move |r| rows::gather(r, fence.partition, limits))
+    }
+
+    fn subject(&self, _: Fence, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        self.look_up(Reader::Owner, id)
     }
 
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
@@ -166,11 +180,11 @@ impl<B: Backend> Store for B {
     }
 
     fn transaction(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
-        self.look_up(id)
+        self.look_up(Reader::Caller, id)
     }
 
     fn ship_to(&self, id: TransactionId) -> BoxFuture<Result<Option<ShipTo>, ReadError>> {
-        self.read_apart(move |r| rows::ship_to(r, id))
+        self.read_apart(Reader::Caller, move |r| rows::ship_to(r, id))
     }
 
     fn claimed(
@@ -194,7 +208,7 @@ impl<B: Backend> Store for B {
         after: Option<TransactionId>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<TransactionId>, ReadError>> {
-        self.read_apart(move |r| rows::orders_of(r, client, after, limit))
+        self.read_apart(Reader::Caller, move |r| rows::orders_of(r, client, after, limit))
     }
 
     fn position(
@@ -213,11 +227,11 @@ impl<B: Backend> Store for B {
         after: Option<Sku>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<(Sku, Position)>, ReadError>> {
-        self.read_apart(move |r| rows::positions(r, partition, client, after.as_ref(), limit))
+        self.read_apart(Reader::Caller, move |r| rows::positions(r, partition, client, after.as_ref(), limit))
     }
 
     fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>> {
-        self.read_apart(move |r| rows::cartons(r, manifest))
+        self.read_apart(Reader::Caller, move |r| rows::cartons(r, manifest))
     }
 
     fn feed(
@@ -226,7 +240,7 @@ impl<B: Backend> Store for B {
         after: u64,
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
-        self.read_apart(move |r| rows::feed(r, client, after, limit))
+        self.read_apart(Reader::Caller, move |r| rows::feed(r, client, after, limit))
     }
 
     fn dead_letters(
@@ -235,7 +249,7 @@ impl<B: Backend> Store for B {
         after: u64,
         limit: usize,
     ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
-        self.read_apart(move |r| rows::dead_letters(r, partition, after, limit))
+        self.read_apart(Reader::Caller, move |r| rows::dead_letters(r, partition, after, limit))
     }
 
     fn dead_letter(&self, partition: PartitionId, n: u64) -> BoxFuture<Result<Option<Kept>, ReadError>> {
@@ -251,7 +265,7 @@ impl<B: Backend> Store for B {
         after: Option<TransactionId>,
         limit: usize,
     ) -> BoxFuture<Result<Vec<StoredTransaction>, ReadError>> {
-        self.read_apart(move |r| rows::scan(r, after, limit))
+        self.read_apart(Reader::Caller, move |r| rows::scan(r, after, limit))
     }
 
     fn sweep(

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use uuid::Uuid;
 
-use super::backend::Backend;
+use super::backend::{Backend, Reader};
 use super::keys::{Key, Table};
 use super::rows::{
     self, ClaimHasher, Claims, Counters, ReadRows, RecentClaims, Room, RowError, Visit, Walk, Write,
@@ -126,6 +126,7 @@ impl Backend for MemoryStore {
 
     fn read_apart<T: Send + 'static>(
         &self,
+        _: Reader,
         read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError> + Send + 'static,
     ) -> BoxFuture<Result<T, ReadError>> {
         Box::pin(ready(self.read(read)))

@@ -145,6 +145,10 @@ impl<'a> Families<'a> {
             each(|w| f64::from(w.credits)),
         )?;
         self.gauge(
+            plain("warehouse_paused", "1 while an operator keeps it from pulling and releasing."),
+            each(|w| f64::from(u8::from(w.paused))),
+        )?;
+        self.gauge(
             plain("warehouse_wms_failures", "Calls to the WMS in a row that failed; 0 once one is answered."),
             each(|w| f64::from(w.wms_failures)),
         )?;

@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use heed::{Env, EnvOpenOptions, WithoutTls};
 use uuid::Uuid;
 
-use super::backend::{Backend, backend_error};
+use super::backend::{Backend, Reader, backend_error};
 use super::rows::{
     self, Claims, Counters, GENERATION, LAYOUT, ReadRows, RecentClaims, Room, RowError, Write,
 };
@@ -62,6 +62,7 @@ pub struct EmbeddedStore {
     env: Env<WithoutTls>,
     views: Views,
     reads: ReadPool,
+    owners_reads: ReadPool,
     recent_claims: RecentClaims,
     dir: PathBuf,
     id: Uuid,
@@ -122,7 +123,8 @@ impl EmbeddedStore {
         let recent_claims = claims.recent().clone();
         let hot = HotTransactions::new();
         let views = Views { env: env.clone(), tables: tables.clone() };
-        let reads = ReadPool::start(views.clone(), hot.clone()).map_err(|e| unreadable(dir, e))?;
+        let pool = || ReadPool::start(views.clone(), hot.clone()).map_err(|e| unreadable(dir, e));
+        let (reads, owners_reads) = (pool()?, pool()?);
         let alive = Arc::new(AtomicBool::new(true));
         let vitals = Arc::new(StoreVitals::new(QUEUE_MAX));
         let (queue, jobs) = sync_channel(QUEUE_MAX);
@@ -148,6 +150,7 @@ impl EmbeddedStore {
             env,
             views,
             reads,
+            owners_reads,
             recent_claims,
             dir,
             id,
@@ -159,6 +162,13 @@ impl EmbeddedStore {
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    fn pool(&self, reader: Reader) -> &ReadPool {
+        match reader {
+            Reader::Caller => &self.reads,
+            Reader::Owner => &self.owners_reads,
+        }
     }
 }
 
@@ -253,13 +263,14 @@ impl Backend for EmbeddedStore {
 
     fn read_apart<T: Send + 'static>(
         &self,
+        reader: Reader,
         read: impl FnOnce(&dyn ReadRows) -> Result<T, RowError> + Send + 'static,
     ) -> BoxFuture<Result<T, ReadError>> {
-        self.reads.read(|views, _| views.read(read))
+        self.pool(reader).read(|views, _| views.read(read))
     }
 
-    fn look_up(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
-        self.reads.transaction(id)
+    fn look_up(&self, reader: Reader, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
+        self.pool(reader).transaction(id)
     }
 
     fn write<T: Send + 'static>(

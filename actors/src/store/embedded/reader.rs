@@ -25,7 +25,7 @@ use crate::ports::store::{Lookup, ReadError};
 use crate::store::backend::backend_error;
 use crate::store::rows::{self, ReadRows, RowError};
 
-/// Threads that read what is not ready. Two keep a disk busy without taking the cores.
+/// Threads of a pool. Two keep a disk busy without taking the cores.
 const THREADS: usize = 2;
 
 /// Reads that may wait for them. One more is refused: whoever waits longer has gone away.
@@ -98,11 +98,15 @@ impl HotTransactions {
     }
 
     /// Reads a transaction and keeps it; several callers for one id share one read.
-    fn fill(&self, views: &Views, id: TransactionId) -> Result<Option<Lookup>, ReadError> {
+    fn fill(
+        &self,
+        id: TransactionId,
+        read: impl FnOnce() -> Result<Option<Lookup>, ReadError>,
+    ) -> Result<Option<Lookup>, ReadError> {
         match self.0.get_value_or_guard(&id, None) {
             GuardResult::Value(lookup) => Ok(Some(lookup)),
             GuardResult::Guard(place) => {
-                let lookup = views.read(|r| rows::transaction(r, id))?;
+                let lookup = read()?;
                 if let Some(lookup) = &lookup {
                     // A place that a commit has taken away since is gone, and the value with it.
                     drop(place.insert(lookup.clone()));
@@ -110,12 +114,13 @@ impl HotTransactions {
                 Ok(lookup)
             }
             // Without a bound there is no timeout.
-            GuardResult::Timeout => views.read(|r| rows::transaction(r, id)),
+            GuardResult::Timeout => read(),
         }
     }
 }
 
-/// The threads that read. They end when the store is dropped.
+/// Threads that read what is not ready. Callers and owners have a pool each: however much is read
+/// from outside, a turn does not wait for it and is not refused. They end when the store is dropped.
 pub(super) struct ReadPool {
     queue: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
@@ -172,7 +177,7 @@ impl ReadPool {
     pub(super) fn transaction(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
         match self.hot.0.get(&id) {
             Some(lookup) => Box::pin(ready(Ok(Some(lookup)))),
-            None => self.read(move |views, hot| hot.fill(views, id)),
+            None => self.read(move |views, hot| hot.fill(id, || views.read(|r| rows::transaction(r, id)))),
         }
     }
 }
@@ -196,5 +201,42 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
             tracing::error!("a read of the store panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::command::Kind;
+    use crate::domain::ids::ClientNo;
+    use crate::domain::time::Timestamp;
+    use crate::ports::store::Tombstone;
+    use crate::store::contract::id;
+
+    fn lookup() -> Lookup {
+        Lookup::Expired(Arc::new(Tombstone {
+            id: id(1),
+            client: ClientNo(1),
+            digest: [0; 32],
+            kind: Kind::Order,
+            reference: "r1".parse().unwrap(),
+            accepted_at: Timestamp(1),
+            correlation: "c".parse().unwrap(),
+        }))
+    }
+
+    #[test]
+    fn what_a_commit_changed_is_not_kept_nor_is_a_read_that_the_commit_overtook() {
+        let hot = HotTransactions::new();
+        hot.fill(id(1), || Ok(Some(lookup()))).unwrap();
+        assert!(hot.0.get(&id(1)).is_some(), "nothing came between");
+        hot.forget(&[id(1)]);
+        assert!(hot.0.get(&id(1)).is_none());
+        let overtaken = || {
+            hot.forget(&[id(1)]);
+            Ok(Some(lookup()))
+        };
+        hot.fill(id(1), overtaken).unwrap();
+        assert!(hot.0.get(&id(1)).is_none(), "it was read before the commit");
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
+
 use super::*;
-use crate::ports::store::{Lane, SharedStore, Store, TurnCommit, Verdict};
+use crate::ports::store::{GatherLimits, Lane, SharedStore, Store, TurnCommit, Verdict};
 use crate::store::contract::{CLIENT, Subject, accept, commit, id, order, receipt, take};
 
 const SIZE: u64 = 64 << 20;
@@ -187,4 +189,31 @@ fn what_was_acknowledged_survives_a_kill() {
             assert_eq!(crate::store::check(&store).await, []);
         }
     });
+}
+
+#[tokio::test]
+async fn a_flood_of_callers_reads_neither_holds_up_nor_refuses_an_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(open(dir.path()).unwrap());
+    let store: SharedStore = embedded.clone();
+    accept(&store, vec![order(1, "r1", 1)]).await;
+    let fence = take(&store, 1).await;
+    let (free, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(parking_lot::Mutex::new(held));
+    let flood = || {
+        let held = Arc::clone(&held);
+        embedded.reads.read(move |_, _| {
+            let _freed = held.lock().recv();
+            Ok(())
+        })
+    };
+    // The callers' threads are held, and behind them the queue fills until one is refused.
+    while flood().now_or_never().is_none() {}
+    assert!(matches!(store.transaction(id(1)).await, Err(ReadError::Unavailable(_))));
+
+    let limits = GatherLimits { control: 9, stock: 9, work: 9 };
+    assert_eq!(store.gather(fence, limits).await.unwrap().entries.len(), 1);
+    assert!(store.load(fence).await.unwrap().open.is_empty());
+    assert!(matches!(store.subject(fence, id(1)).await, Ok(Some(Lookup::Live(_)))));
+    drop(free);
 }
