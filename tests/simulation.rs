@@ -16,14 +16,17 @@ const FOUND_WITHIN: u64 = 100;
 /// Failures that a long run prints.
 const FAILURES_MAX: usize = 20;
 /// What must have happened in every hundred harsh worlds: one in which it did not proves nothing.
-const MUST_HAPPEN: [&str; 17] = [
+const MUST_HAPPEN: [&str; 20] = [
     "acknowledged",
     "applied",
     "cancelled",
     "clock steps",
     "deaths at a write",
     "failed",
+    "given up",
     "panics",
+    "pauses",
+    "redriven",
     "refused by a full lane",
     "rejected",
     "releases forgotten",

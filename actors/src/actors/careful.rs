@@ -67,7 +67,9 @@ pub(crate) async fn try_folds(
             image.open.push(stored);
         }
     }
-    Ok(())
+    // Whatever dies from here on had none of them in hand.
+    image.trouble.in_hand = None;
+    remember(site, fence, image.trouble.clone()).await
 }
 
 /// A careful beginning.
@@ -241,9 +243,8 @@ mod tests {
         let left: Vec<TransactionId> = image.open.iter().map(|o| o.id).collect();
         assert_eq!(left, [ids[0], ids[2], ids[3]]);
         assert_eq!(image.unreadable.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [ids[1]]);
-        // The last that was in hand is what a death from here on would be about.
+        // A death from here on is about none of them.
         let trouble = store.load(fence).await.unwrap().trouble;
-        let last = Span { first: Thing::Fold(ids[2]), last: Thing::Fold(ids[3]) };
-        assert_eq!(trouble.in_hand, Some(last));
+        assert_eq!((trouble.in_hand, trouble.deaths), (None, image.trouble.deaths));
     }
 }

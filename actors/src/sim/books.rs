@@ -123,10 +123,12 @@ impl Books {
 
     /// Holds an order as the engine believes it against what was done, at rest (INV-2).
     pub(crate) fn compare(&self, world: &World, order: &Order) {
+        if world.is_given_up(order.id) {
+            return;
+        }
         let of_order = |n| self.releases.get(&ReleaseId { order: order.id, n });
-        // One over which trees died three times is kept aside whatever the WMS says.
         let refused = order.releases().iter().any(|r| of_order(r.n).is_some_and(Work::is_refused));
-        if order.is_failed() && !order.is_aside() && !refused {
+        if order.is_failed() && !refused {
             let found = format!("{} is a dead letter, and the WMS refused nothing of it", order.id);
             world.violated("INV-1", found);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::disk::at_once;
 use super::life::Nodes;
+use super::operator::letters;
 use super::wms::WorldWms;
 use super::workload::Workload;
 use crate::domain::command::{CancellationCommand, Command};
@@ -11,7 +12,7 @@ use crate::domain::fact::Fact;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::state::State;
 use crate::ports::clock::Clock;
-use crate::ports::store::{DeadKind, Store, StoredTransaction};
+use crate::ports::store::{DeadKind, DeadLetter, Store, StoredTransaction};
 use crate::store::check::check;
 
 /// Once faults have healed everything must come to rest within this much simulated time, and as
@@ -45,6 +46,7 @@ impl Workload {
         let mut unfinished: Vec<TransactionId> = self.acknowledged.keys().copied().collect();
         while tokio::time::Instant::now() < until && !self.world.observer.is_broken() {
             unfinished.retain(|id| self.standing(*id).is_some());
+            self.redrive(nodes.front()).await;
             if unfinished.is_empty() && nodes.front().unready().is_empty() && self.at_work(nodes).is_empty() {
                 return;
             }
@@ -126,9 +128,12 @@ impl Workload {
         }
         wms.compare();
         for home in (1..=self.world.profile.warehouses).map(PartitionId) {
-            let letters = at_once(self.world.disk.dead_letters(home, 0, 1_000)).unwrap_or_default();
-            // The world's WMS does what it is asked: what cannot be booked of it was lost.
-            for (_, letter) in letters.iter().filter(|(_, l)| l.kind == DeadKind::Confirmation) {
+            // The world's WMS does what it is asked: what cannot be booked of it was lost, unless an
+            // operator has ended the order behind its back.
+            let lost = |l: &DeadLetter| {
+                l.kind == DeadKind::Confirmation && !l.id.is_some_and(|id| self.world.is_given_up(id))
+            };
+            for (_, letter) in letters(&self.world, home).iter().filter(|(_, l)| lost(l)) {
                 self.violated("INV-2", format!("{}: {}", letter.reason, letter.detail));
             }
         }

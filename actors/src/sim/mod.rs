@@ -12,6 +12,7 @@ mod floor;
 mod judge;
 mod life;
 mod observer;
+mod operator;
 mod planted;
 mod profile;
 mod store;
@@ -286,6 +287,7 @@ async fn work(
         workload.run(&mut nodes, usize::MAX).await;
         nodes.end_rival();
         world.heal();
+        workload.resume(nodes.front()).await;
         workload.provide(&nodes).await;
         if profile.last_words {
             return tokio::time::sleep(world.pause(8_000)).await;

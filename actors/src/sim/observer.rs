@@ -208,6 +208,18 @@ impl Observer {
         let facts: Vec<_> = turn.facts.iter().map(|f| (f.id, &f.facts)).collect();
         let done = if written { "commits" } else { "is refused" };
         world.note(format_args!("{fence:?} {done} taken {:?} facts {facts:?}", turn.taken));
+        let TurnCommit { opened, closed, dead, settled, trouble, .. } = turn;
+        for (what, ids) in
+            [("opened", opened), ("closed", closed)].into_iter().filter(|(_, ids)| !ids.is_empty())
+        {
+            world.note(format_args!("  {what} {ids:?}"));
+        }
+        for letter in dead {
+            world.note(format_args!("  kept aside {:?} {:?}: {}", letter.kind, letter.id, letter.reason));
+        }
+        if !settled.is_empty() || trouble.is_some() {
+            world.note(format_args!("  settled {settled:?} trouble {trouble:?}"));
+        }
         if !written {
             return;
         }

@@ -96,7 +96,7 @@ impl Workload {
         let world = self.world.clone();
         let (chance, write) = (&world.chance, self.writer(&world, handle));
         let reference = format!("o{}", self.step);
-        let batches = match chance.below(20) {
+        let batches = match chance.below(21) {
             0..=7 => vec![vec![write.order(write.client(), write.home(), &reference)]],
             8..=11 => vec![vec![write.movement()]],
             12..=13 => match self.own_order(chance.next()) {
@@ -113,7 +113,8 @@ impl Workload {
                 vec![vec![order.clone(), order.clone()], vec![order]]
             }
             18 => return self.say_otherwise(handle).await,
-            _ => self.burst(&write),
+            19 => self.burst(&write),
+            _ => return self.operate(handle).await,
         };
         self.submit_all(handle, batches).await;
     }
