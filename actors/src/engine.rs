@@ -27,6 +27,7 @@ use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
+use crate::ports::background;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::faults::Faults;
@@ -145,7 +146,12 @@ fn homes(threads: Threads) -> Vec<Home> {
         Threads::Arbiters(n) => {
             let cores = || std::thread::available_parallelism().map_or(1, usize::from);
             let n = if n == 0 { cores() } else { n };
-            (0..n).map(|_| Home::Arbiter(actix::Arbiter::new().handle())).collect()
+            let arbiter = |_| {
+                let arbiter = actix::Arbiter::new().handle();
+                arbiter.spawn_fn(background::stand_back);
+                Home::Arbiter(arbiter)
+            };
+            (0..n).map(arbiter).collect()
         }
     }
 }

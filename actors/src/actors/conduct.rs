@@ -66,6 +66,8 @@ pub(crate) struct Hand {
     begun: bool,
     /// True when the last turn found more than it could take.
     pub(crate) more: bool,
+    /// How much the last turn found.
+    pub(crate) inputs: usize,
 }
 
 impl TurnError {
@@ -82,7 +84,7 @@ impl Hand {
     /// A book that was just restored: all that it owes is still to be performed.
     pub(crate) fn new(book: Book, aside: Aside, trouble: Trouble) -> Hand {
         let standing = Standing { closes_at: Timestamp::NEVER, serials_left: 0 };
-        Hand { book, standing, trouble, aside, begun: false, more: false }
+        Hand { book, standing, trouble, aside, begun: false, more: false, inputs: 0 }
     }
 }
 
@@ -119,6 +121,7 @@ pub(crate) async fn run(site: Site, fence: Fence, tree: Tree, mut hand: Hand) ->
     let backlog = (found.lanes.backlog - pulled, found.lanes.next);
     let paused = found.lanes.paused;
     hand.more = found.more;
+    hand.inputs = answers.len() + found.lanes.entries.len();
     let input = Input { answers, found, scope: Scope::Full, convicted: None };
     let wake_at = work(&site, fence, &tree, &mut hand, input).await?;
     // What this turn settled lets in what still stands in the work lane.

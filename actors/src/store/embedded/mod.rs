@@ -34,6 +34,7 @@ use super::rows::{
 };
 use crate::domain::ids::TransactionId;
 use crate::ports::BoxFuture;
+use crate::ports::background;
 use crate::ports::entropy::{Entropy, SystemEntropy};
 use crate::ports::fate::Fate;
 use crate::ports::store::{CommitError, Durability, Lookup, ReadError};
@@ -123,8 +124,8 @@ impl EmbeddedStore {
         let recent_claims = claims.recent().clone();
         let hot = HotTransactions::new();
         let views = Views { env: env.clone(), tables: tables.clone() };
-        let pool = || ReadPool::start(views.clone(), hot.clone()).map_err(|e| unreadable(dir, e));
-        let (reads, owners_reads) = (pool()?, pool()?);
+        let pool = |begin| ReadPool::start(views.clone(), hot.clone(), begin).map_err(|e| unreadable(dir, e));
+        let (reads, owners_reads) = (pool(|| ())?, pool(background::stand_back)?);
         let alive = Arc::new(AtomicBool::new(true));
         let vitals = Arc::new(StoreVitals::new(QUEUE_MAX));
         let (queue, jobs) = sync_channel(QUEUE_MAX);

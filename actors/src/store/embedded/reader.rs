@@ -141,14 +141,19 @@ struct NoAnswer;
 impl ReadPool {
     /// Starts the threads.
     ///
+    /// Each begins with `begin`.
+    ///
     /// # Errors
     /// When the system refuses a thread.
-    pub(super) fn start(views: Views, hot: HotTransactions) -> std::io::Result<ReadPool> {
+    pub(super) fn start(views: Views, hot: HotTransactions, begin: fn()) -> std::io::Result<ReadPool> {
         let (queue, jobs) = sync_channel::<Job>(QUEUE_MAX);
         let jobs = Arc::new(Mutex::new(jobs));
         let start = |_| {
             let jobs = Arc::clone(&jobs);
-            std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || work(&jobs))
+            std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || {
+                begin();
+                work(&jobs);
+            })
         };
         let threads = (0..THREADS).map(start).collect::<std::io::Result<_>>()?;
         Ok(ReadPool { queue: Some(queue), threads, views, hot })

@@ -1,9 +1,13 @@
 //! The one thread that writes: it takes what is queued, up to a bounded batch, runs it in one
 //! transaction, syncs once, then answers. No timer: the sync itself lets the next batch form.
 //!
+//! Large jobs are a warehouse's full turns. They share a commit only up to a bound, so that whoever
+//! waits for an order to be accepted waits for one of them and not for one of each warehouse.
+//!
 //! It must never answer before the commit, and never go on after a commit that failed: what is on
 //! disk is then only known by starting again.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +28,12 @@ use crate::store::rows::{Claims, Counters, Room, RowError, Write};
 
 /// Requests in one commit. Past this the commit's own time no longer hides the next batch.
 const BATCH_MAX: usize = 1_024;
+
+/// A job of more items than this is a large one.
+const ITEMS_SMALL: usize = 16;
+/// Items that large jobs bring to one commit before the next of them waits for the next commit: those
+/// of one full turn.
+const ITEMS_LARGE_MAX: usize = 768;
 
 /// A queued write.
 pub(super) trait Job: Send {
@@ -95,9 +105,9 @@ pub(super) struct Writer {
 impl Writer {
     /// Works until the queue is closed and empty, or the process must end.
     pub(super) fn run(mut self, queue: &Receiver<Box<dyn Job>>) {
-        while let Ok(first) = queue.recv() {
-            let mut batch = vec![first];
-            batch.extend(queue.try_iter().take(BATCH_MAX - 1));
+        // Large jobs for which there was no place, in the order in which they came.
+        let mut waiting = VecDeque::new();
+        while let Some(batch) = next_batch(queue, &mut waiting) {
             self.vitals.takes(batch.len());
             if self.work(batch, Room::All).is_break() {
                 break;
@@ -176,6 +186,35 @@ impl Writer {
     }
 }
 
+/// Waits for something to do, and takes what goes into one commit; `None` when the queue is closed and
+/// empty.
+fn next_batch(
+    queue: &Receiver<Box<dyn Job>>,
+    waiting: &mut VecDeque<Box<dyn Job>>,
+) -> Option<Vec<Box<dyn Job>>> {
+    if waiting.is_empty() {
+        waiting.push_back(queue.recv().ok()?);
+    }
+    let mut batch = Vec::new();
+    let mut large = 0;
+    while let Some(job) = waiting.pop_front_if(|job| large == 0 || large + job.items() <= ITEMS_LARGE_MAX) {
+        large += if job.items() > ITEMS_SMALL { job.items() } else { 0 };
+        batch.push(job);
+    }
+    for job in queue.try_iter().take(BATCH_MAX - 1) {
+        let items = job.items();
+        if items <= ITEMS_SMALL {
+            batch.push(job);
+        } else if waiting.is_empty() && (large == 0 || large + items <= ITEMS_LARGE_MAX) {
+            large += items;
+            batch.push(job);
+        } else {
+            waiting.push_back(job);
+        }
+    }
+    Some(batch)
+}
+
 impl Drop for Writer {
     /// A panic here leaves requests without an answer; only a new start finds out.
     fn drop(&mut self) {
@@ -183,5 +222,50 @@ impl Drop for Writer {
         if std::thread::panicking() {
             self.fate.end("the store's writer panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    struct Sized(usize);
+
+    impl Job for Sized {
+        fn items(&self) -> usize {
+            self.0
+        }
+
+        fn run(&mut self, _: &mut Write<'_>) -> Result<(), RowError> {
+            Ok(())
+        }
+
+        fn answer(self: Box<Self>, _: Result<(), CommitError>) {}
+    }
+
+    #[test]
+    fn full_turns_wait_for_each_other_in_their_order_and_small_jobs_for_one_of_them() {
+        let (send, queue) = channel::<Box<dyn Job>>();
+        let mut waiting = VecDeque::new();
+        let mut next = || {
+            let batch = next_batch(&queue, &mut waiting)?;
+            Some(batch.iter().map(|job| job.items()).collect::<Vec<_>>())
+        };
+        for items in [1, 700, 2, 600, 20, 3, 30] {
+            send.send(Box::new(Sized(items))).unwrap();
+        }
+        assert_eq!(next(), Some(vec![1, 700, 2, 3]));
+        // What came later and would fit does not overtake: nobody is left waiting for ever.
+        send.send(Box::new(Sized(4))).unwrap();
+        assert_eq!(next(), Some(vec![600, 20, 30, 4]));
+        // One that is larger than the bound goes alone.
+        for items in [5_000, 800, 5] {
+            send.send(Box::new(Sized(items))).unwrap();
+        }
+        drop(send);
+        assert_eq!(next(), Some(vec![5_000, 5]));
+        assert_eq!(next(), Some(vec![800]));
+        assert_eq!(next(), None);
     }
 }
