@@ -2,6 +2,7 @@
 //! implement them, so that the same actors run in either.
 
 pub mod clock;
+pub mod endpoints;
 pub mod entropy;
 pub mod fate;
 pub mod faults;
@@ -9,6 +10,7 @@ pub mod measure;
 pub mod store;
 pub mod store_report;
 pub mod trouble;
+pub mod webhook;
 pub mod wms;
 
 /// A future that can be named behind a trait object.

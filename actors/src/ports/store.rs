@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxFuture;
+use super::endpoints::EndpointStore;
 use super::store_report::StoreReport;
 use super::trouble::Trouble;
 use crate::domain::command::{Command, Kind, ShipTo};
@@ -33,7 +34,7 @@ pub type SharedStore = Arc<dyn Store>;
 
 /// Durable state. All futures are `Send`, hold no lock and may be dropped at any await; a write
 /// whose future is dropped may still happen.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: EndpointStore + Send + Sync + 'static {
     /// What an acknowledged write survives.
     fn durability(&self) -> Durability;
 

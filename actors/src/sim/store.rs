@@ -76,7 +76,7 @@ impl FaultyStore {
 
     /// A write: pauses before and after the moment it is applied, so that a death, and everything
     /// else, can fall there.
-    fn write<T: Send + 'static>(
+    pub(super) fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Arc<World>) -> Result<T, CommitError> + Send + 'static,
     ) -> BoxFuture<Result<Written<T>, CommitError>> {
@@ -104,7 +104,7 @@ impl FaultyStore {
         })
     }
 
-    fn read<T: Send + 'static>(
+    pub(super) fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&World) -> BoxFuture<Result<T, ReadError>> + Send + 'static,
     ) -> BoxFuture<Result<T, ReadError>> {

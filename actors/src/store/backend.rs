@@ -80,7 +80,7 @@ fn done<T: Send + 'static>(value: T) -> BoxFuture<T> {
 }
 
 /// A write whose answer holds its own refusal.
-fn flat<T: Send + 'static>(
+pub(super) fn flat<T: Send + 'static>(
     write: BoxFuture<Result<Result<T, CommitError>, CommitError>>,
 ) -> BoxFuture<Result<Written<T>, CommitError>> {
     Box::pin(async move { write.await.flatten().map(Written::durably) })

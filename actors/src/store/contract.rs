@@ -20,6 +20,12 @@ use crate::ports::store::{
 };
 use crate::ports::trouble::{Span, Thing, Trouble};
 use crate::store::digest;
+pub(super) use crate::store::endpoints_tests::{
+    a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by, an_endpoint_begins_at_the_end_of_its_feed,
+    attempts_are_remembered_up_to_a_number, changes_of_an_endpoint_are_seen_and_numbered,
+    dead_deliveries_are_paged_revived_and_given_up, deliveries_are_recorded_by_the_last_epoch_only,
+    endpoints_are_kept_whole_and_each_client_has_its_own, replays_wait_for_the_actor_up_to_a_number,
+};
 
 /// A store under test and what keeps it alive.
 pub(super) struct Subject {
@@ -63,6 +69,14 @@ macro_rules! contract {
                 a_pause_needs_no_owner_and_outlasts_turns
                 starts_are_counted_until_a_turn_says_otherwise
                 a_scan_finds_every_transaction_once
+                endpoints_are_kept_whole_and_each_client_has_its_own
+                changes_of_an_endpoint_are_seen_and_numbered
+                an_endpoint_begins_at_the_end_of_its_feed
+                deliveries_are_recorded_by_the_last_epoch_only
+                attempts_are_remembered_up_to_a_number
+                dead_deliveries_are_paged_revived_and_given_up
+                replays_wait_for_the_actor_up_to_a_number
+                a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by
             );
         }
     };

@@ -26,11 +26,20 @@
 //! | `dead_of` | order id → number of its open dead letter | turn |
 //! | `settled` | p ‖ n u64 → how the dead letter was dealt with | turn |
 //! | `partition` | p → epoch, nonce, wake_at, paused, trouble | take, turn, pause |
+//! | `endpoints` | c ‖ endpoint id ‖ chunk → webhook endpoint | create, change, record (`disabled`); purge deletes |
+//! | `deliveries` | endpoint id ‖ 0 → epoch, cursor, fortune, next attempt | create, take, enable, record; purge deletes |
+//! | | endpoint id ‖ 1 ‖ sequence u64 → delivery that is not finished | record |
+//! | | endpoint id ‖ 2 ‖ n u64 → attempt | record, which also drops the oldest |
+//! | | endpoint id ‖ 3 ‖ replay id ‖ chunk → replay | change; record deletes |
+//! | `dead_deliveries` | endpoint id ‖ sequence u64 → delivery that is kept aside | record; give-up deletes |
 //! | `counters` | 1 ‖ p ‖ lane, 2 ‖ c (feed), 3 ‖ p (dead letters) → next number, entries | whoever writes what is counted |
 //! | `meta` | 1 → store id and format; 2 → next carton serial; 3 ‖ code → partition; 4 ‖ name → client number; 5 → the secret that claims are hashed with | start; lease of serials |
 //!
 //! The client number 0 (the house) has no claims, no feed and no `by_client` rows.
 
+use uuid::Uuid;
+
+use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::store::Lane;
@@ -81,11 +90,17 @@ pub enum Table {
     DeadOf,
     /// How dead letters were dealt with.
     Settled,
+    /// Webhook endpoints.
+    Endpoints,
+    /// How far deliveries have come.
+    Deliveries,
+    /// Deliveries that are kept aside.
+    DeadDeliveries,
 }
 
 impl Table {
     /// All tables; a table's place here is its index.
-    pub const ALL: [Table; 18] = [
+    pub const ALL: [Table; 21] = [
         Table::Tx,
         Table::Claims,
         Table::ClaimsLog,
@@ -104,6 +119,9 @@ impl Table {
         Table::Meta,
         Table::DeadOf,
         Table::Settled,
+        Table::Endpoints,
+        Table::Deliveries,
+        Table::DeadDeliveries,
     ];
 
     /// The table's name on disk.
@@ -128,6 +146,9 @@ impl Table {
             Table::Meta => "meta",
             Table::DeadOf => "dead_of",
             Table::Settled => "settled",
+            Table::Endpoints => "endpoints",
+            Table::Deliveries => "deliveries",
+            Table::DeadDeliveries => "dead_deliveries",
         }
     }
 
@@ -199,7 +220,7 @@ pub fn claim_row(n: u64) -> Key {
     key(&[&n.to_be_bytes()])
 }
 
-/// The rows of a client in `by_client` or `feed`.
+/// The rows of a client in `by_client`, `endpoints` or `feed`.
 #[must_use]
 pub fn client(client: ClientNo) -> Key {
     key(&[&client.0.to_be_bytes()])
@@ -285,6 +306,66 @@ pub fn ended(at: Timestamp, id: TransactionId) -> Key {
 #[must_use]
 pub fn dead(partition: PartitionId, n: u64) -> Key {
     key(&[&partition.0.to_be_bytes(), &n.to_be_bytes()])
+}
+
+/// A webhook endpoint; chunked.
+#[must_use]
+pub fn endpoint(client: ClientNo, id: EndpointId) -> Key {
+    key(&[&client.0.to_be_bytes(), id.0.as_bytes()])
+}
+
+/// The rows of an endpoint in `deliveries` and `dead_deliveries`.
+#[must_use]
+pub fn of_endpoint(id: EndpointId) -> Key {
+    key(&[id.0.as_bytes()])
+}
+
+/// How far an endpoint has come.
+#[must_use]
+pub fn progress(id: EndpointId) -> Key {
+    key(&[id.0.as_bytes(), &[0]])
+}
+
+/// Deliveries of an endpoint that are not finished.
+#[must_use]
+pub fn pending_of(id: EndpointId) -> Key {
+    key(&[id.0.as_bytes(), &[1]])
+}
+
+/// One of them.
+#[must_use]
+pub fn pending(id: EndpointId, sequence: u64) -> Key {
+    key(&[id.0.as_bytes(), &[1], &sequence.to_be_bytes()])
+}
+
+/// Attempts of an endpoint.
+#[must_use]
+pub fn attempts_of(id: EndpointId) -> Key {
+    key(&[id.0.as_bytes(), &[2]])
+}
+
+/// One of them.
+#[must_use]
+pub fn attempt(id: EndpointId, n: u64) -> Key {
+    key(&[id.0.as_bytes(), &[2], &n.to_be_bytes()])
+}
+
+/// Replays of an endpoint.
+#[must_use]
+pub fn replays_of(id: EndpointId) -> Key {
+    key(&[id.0.as_bytes(), &[3]])
+}
+
+/// One of them; chunked.
+#[must_use]
+pub fn replay(id: EndpointId, replay: Uuid) -> Key {
+    key(&[id.0.as_bytes(), &[3], replay.as_bytes()])
+}
+
+/// A delivery that is kept aside.
+#[must_use]
+pub fn dead_delivery(id: EndpointId, sequence: u64) -> Key {
+    key(&[id.0.as_bytes(), &sequence.to_be_bytes()])
 }
 
 /// The counters of all lanes.

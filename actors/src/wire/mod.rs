@@ -10,6 +10,7 @@ mod fold;
 pub mod json;
 pub mod reader;
 pub mod requests;
+pub mod signature;
 pub mod status;
 mod story;
 pub mod time;

@@ -7,6 +7,7 @@
 //!
 //! It must never read a table or know a key.
 
+mod endpoints;
 mod facts;
 #[cfg(test)]
 mod golden;
@@ -22,6 +23,11 @@ use crate::domain::ids::{ClientNo, CorrelationId, Reference, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::store::{Digest, Tombstone};
 
+pub use endpoints::{
+    Progress, decode_attempt, decode_dead_delivery, decode_endpoint, decode_pending, decode_progress,
+    decode_replay, encode_attempt, encode_dead_delivery, encode_endpoint, encode_pending, encode_progress,
+    encode_replay,
+};
 pub use facts::{decode_fact, encode_fact};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_feed,
@@ -61,6 +67,12 @@ enum Record {
     PartitionNow = 20,
     DeadEntry = 21,
     LaneInstruction = 22,
+    Endpoint = 40,
+    Progress = 41,
+    Pending = 42,
+    Attempt = 43,
+    DeadDelivery = 44,
+    Replay = 45,
 }
 
 /// Why bytes are not the value they should be.

@@ -8,6 +8,7 @@
 mod accept;
 mod claims;
 mod dead;
+mod endpoints;
 mod names;
 mod read;
 mod sweep;
@@ -25,6 +26,10 @@ use crate::ports::store::{CommitError, Lane, ReadError};
 pub use accept::{accept, append_reports};
 pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merged as claimed};
 pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
+pub use endpoints::{
+    attempts, change_endpoint, create_endpoint, dead_deliveries, dead_delivery, deliveries, endpoint,
+    endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, take_endpoint,
+};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
     cartons, dead_letters, feed, gather, load, orders_of, position, positions, scan, ship_to, transaction,
