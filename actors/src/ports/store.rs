@@ -37,6 +37,10 @@ pub trait Store: Send + Sync + 'static {
     /// What an acknowledged write survives.
     fn durability(&self) -> Durability;
 
+    /// The epoch of the feeds' numbering: a number that another store does not have. A place in a feed
+    /// means nothing in another epoch.
+    fn feed_epoch(&self) -> u64;
+
     /// Makes warehouses and clients known, once at every start, before anything else.
     ///
     /// # Errors

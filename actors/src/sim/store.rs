@@ -333,6 +333,10 @@ impl Store for FaultyStore {
         self.world.disk.sweep(now, retention, limit)
     }
 
+    fn feed_epoch(&self) -> u64 {
+        self.world.disk.feed_epoch()
+    }
+
     fn is_writable(&self) -> bool {
         true
     }

@@ -4,6 +4,7 @@
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 use super::rows::{self, ReadRows, RecentClaims, RowError, Write};
 use crate::domain::command::{Kind, ShipTo};
@@ -35,6 +36,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// True while it takes writes.
     fn is_writable(&self) -> bool;
+
+    /// The random id that it got when it began.
+    fn id(&self) -> Uuid;
 
     /// What it has done since it was opened.
     fn report(&self) -> StoreReport {
@@ -97,6 +101,12 @@ impl<B: Backend> Store for B {
 
     fn report(&self) -> StoreReport {
         Backend::report(self)
+    }
+
+    fn feed_epoch(&self) -> u64 {
+        // Numbers are never given back, so they hold as long as the store does.
+        let (high, low) = self.id().as_u64_pair();
+        high ^ low
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {
