@@ -74,6 +74,7 @@ pub(crate) fn site() -> Site {
         manifest_cartons_max: 200,
         sscc_prefix: "0614141".parse().unwrap(),
         retention: Duration::from_secs(60),
+        events_retention: Duration::from_secs(60),
         waiters_max: 1,
     };
     let node = Node {

@@ -22,7 +22,7 @@ use crate::domain::ids::{ClientNo, CorrelationId, Reference, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::store::{Digest, Tombstone};
 
-pub use facts::{decode_fact, encode_fact};
+pub use facts::{decode_fact, decode_numbered_fact, encode_fact, encode_numbered_fact};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_feed,
     decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position, decode_secret,
@@ -61,6 +61,7 @@ enum Record {
     PartitionNow = 20,
     DeadEntry = 21,
     LaneInstruction = 22,
+    NumberedFact = 23,
 }
 
 /// Why bytes are not the value they should be.
