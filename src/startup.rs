@@ -180,6 +180,7 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
             manifest_cartons_max: settings.manifests.cartons_max,
             sscc_prefix: settings.manifests.sscc_prefix,
             retention: settings.transactions.retention,
+            events_retention: settings.events.retention.min(settings.transactions.retention),
             waiters_max: settings.limits.waiters_max,
         },
         clients: clients(&settings.keys),

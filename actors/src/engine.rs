@@ -1,5 +1,8 @@
 //! The only public door to the running engine: [`Engine::start`] gives a [`Handle`].
 
+mod keeping;
+mod streams;
+
 use actix::Addr;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
@@ -8,8 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use crate::actors::bell::Bell;
 use crate::actors::census;
 use crate::actors::desk::Desk;
+pub use crate::actors::events::Event;
+use crate::actors::events::EventCache;
 use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
@@ -20,7 +26,6 @@ pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, Warehou
 pub use crate::actors::report;
 use crate::actors::site::Node;
 use crate::actors::tallies::Tallies;
-use crate::actors::tripwire::Tripwire;
 use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
 use crate::domain::confirmation::Confirmation;
@@ -34,6 +39,9 @@ use crate::ports::store::{
     CommitError, Instruction, Lookup, ReadError, RegisterError, Registration, SharedStore,
 };
 use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
+
+use keeping::{homes, keep_house};
+pub use streams::Listener;
 
 /// Everything that the engine is started with.
 pub struct Options {
@@ -101,6 +109,7 @@ impl Engine {
         let paused = options.store.paused().await?;
         let clients: HashMap<String, ClientNo> = registered.clients.iter().cloned().collect();
         let node = Arc::new(Node {
+            feed_epoch: options.store.feed_epoch(),
             store: options.store,
             clock: options.clock,
             entropy: options.entropy,
@@ -113,6 +122,8 @@ impl Engine {
                 .map(|w| (w.partition, Arc::new(Desk::new(w.partition))))
                 .collect(),
             waiters: Waiters::new(options.rules.waiters_max),
+            bell: Bell::default(),
+            events: EventCache::new(),
             rules: options.rules,
             warehouses: Warehouses::new(options.warehouses),
             ending: AtomicBool::new(false),
@@ -137,54 +148,6 @@ impl Engine {
             draining: AtomicBool::new(false),
         })))
     }
-}
-
-fn homes(threads: Threads) -> Vec<Home> {
-    match threads {
-        Threads::Here => vec![Home::Here],
-        Threads::Arbiters(n) => {
-            let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-            let n = if n == 0 { cores() } else { n };
-            (0..n).map(|_| Home::Arbiter(actix::Arbiter::new().handle())).collect()
-        }
-    }
-}
-
-/// Starts the House, and a fresh one whenever it is gone: it is the one actor without a supervisor
-/// among the actors.
-fn keep_house(
-    node: Arc<Node>,
-    homes: Vec<Home>,
-    wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
-) -> Arc<Mutex<Addr<House>>> {
-    let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
-    let home = homes[0].clone();
-    let (vitals, clock) = (node.house.clone(), node.clock.clone());
-    let start = move || {
-        let gone = gone.clone();
-        let tripwire = Tripwire::new(move |panicked| {
-            // The keeper is gone only when the node is.
-            let _ended = gone.send(panicked);
-        });
-        let (node, homes, wms) = (node.clone(), homes.clone(), wms.clone());
-        home.start(move |_| House::new(node, homes, wms, tripwire))
-    };
-    let house = Arc::new(Mutex::new(start()));
-    let kept = Arc::downgrade(&house);
-    actix_rt::spawn(async move {
-        while let Some(panicked) = is_gone.recv().await {
-            let Some(house) = kept.upgrade() else { return };
-            if panicked {
-                tracing::error!("the House is gone and starts again");
-                vitals.died(panicked, clock.now());
-                // Under the lock: who tells the House something meets the old one before its death is
-                // known, or the new one.
-                let mut kept = house.lock();
-                *kept = start();
-            }
-        }
-    });
-    house
 }
 
 /// An Ingestion's door, and what is counted of it and of those before it.

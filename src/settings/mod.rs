@@ -21,6 +21,7 @@ use serde::Deserialize;
 use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
+pub(crate) use check::doubts;
 pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
 pub(crate) use load::{Loaded, load, simulated_wms};
@@ -54,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) wms: WmsPatience,
     /// Manifests.
     pub(crate) manifests: Manifests,
+    /// Events.
+    pub(crate) events: Events,
     /// Transactions.
     pub(crate) transactions: Transactions,
     /// Limits.
@@ -265,6 +268,15 @@ pub(crate) struct Manifests {
     /// GS1 company prefix.
     #[serde(deserialize_with = "parse::sscc_prefix")]
     pub(crate) sscc_prefix: CompanyPrefix,
+}
+
+/// `[events]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Events {
+    /// In its client's feed.
+    #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
+    pub(crate) retention: Duration,
 }
 
 /// `[transactions]`

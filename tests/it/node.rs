@@ -138,6 +138,7 @@ pub(crate) async fn engine(
             manifest_cartons_max: 100,
             sscc_prefix: "0614141".parse().expect("seven digits"),
             retention: Duration::from_secs(30 * 86_400),
+            events_retention: Duration::from_secs(30 * 86_400),
             waiters_max: 100,
         },
         clients: vec![LOCAL_CLIENT.to_owned()],

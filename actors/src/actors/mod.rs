@@ -11,11 +11,13 @@
 //!
 //! What each has done stands in its `vitals`, which `census` reads without asking anybody.
 
+pub(crate) mod bell;
 pub(crate) mod book;
 pub(crate) mod careful;
 pub(crate) mod census;
 pub(crate) mod conduct;
 pub(crate) mod desk;
+pub(crate) mod events;
 pub(crate) mod gate;
 pub(crate) mod gathering;
 pub(crate) mod home;

@@ -91,6 +91,8 @@ pub struct Rules {
     pub sscc_prefix: CompanyPrefix,
     /// Ended transactions are kept this long, their tombstones as long again.
     pub retention: Duration,
+    /// Events are kept this long, and never longer than an ended transaction: they point at it.
+    pub events_retention: Duration,
     /// Callers that may wait for a change at once.
     pub waiters_max: usize,
 }

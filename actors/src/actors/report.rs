@@ -378,6 +378,10 @@ pub struct Tally {
     pub door_to_door: Distribution,
     /// What was kept aside, by kind.
     pub dead_letters: Vec<(&'static str, u64)>,
+    /// Events that were rendered from their transaction.
+    pub events_rendered: u64,
+    /// Events that could not be, and were left aside.
+    pub events_aside: u64,
     /// Invariants that did not hold, by id.
     pub violations: Vec<(&'static str, u64)>,
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio_util::sync::CancellationToken;
 
+use super::bell::Bell;
 use super::desk::Desk;
+use super::events::EventCache;
 use super::tallies::Tallies;
 use super::vitals::Vitals;
 use super::waiters::Waiters;
@@ -31,6 +33,12 @@ pub(crate) struct Node {
     pub(crate) client_names: BTreeMap<ClientNo, String>,
     pub(crate) desks: BTreeMap<PartitionId, Arc<Desk>>,
     pub(crate) waiters: Waiters,
+    /// Rung when a client's feed has grown.
+    pub(crate) bell: Bell,
+    /// Events that were rendered lately.
+    pub(crate) events: EventCache,
+    /// Of the store; it stands in every cursor.
+    pub(crate) feed_epoch: u64,
     /// True once no tree is to be started any more.
     pub(crate) ending: AtomicBool,
     pub(crate) tallies: Tallies,

@@ -38,6 +38,10 @@ pub trait Store: EndpointStore + Send + Sync + 'static {
     /// What an acknowledged write survives.
     fn durability(&self) -> Durability;
 
+    /// The epoch of the feeds' numbering: a number that another store does not have. A place in a feed
+    /// means nothing in another epoch.
+    fn feed_epoch(&self) -> u64;
+
     /// Makes warehouses and clients known, once at every start, before anything else.
     ///
     /// # Errors
@@ -137,7 +141,28 @@ pub trait Store: EndpointStore + Send + Sync + 'static {
     /// The cartons of a closed manifest, in the order they were put on it.
     fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>>;
 
-    /// A client's feed after sequence `after`, at most `limit` entries, without holes.
+    /// What a client's feed keeps now. A sequence below the first was evicted, one from the next on was
+    /// never given.
+    fn feed_bounds(&self, client: ClientNo) -> BoxFuture<Result<FeedBounds, ReadError>>;
+
+    /// The numbers in its client's feed of a transaction's facts, by version; `None` for one that has
+    /// none. Empty when the transaction is not live.
+    fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>>;
+
+    /// Evicts the first entries of feeds whose fact was decided more than `retention` before `now`, at
+    /// most `limit` in all. Answers how many. A number that is gone is never given again.
+    fn sweep_feeds(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>>;
+
+    /// A secret that only this store has, another one for each purpose, the same after every start.
+    fn secret(&self, purpose: &str) -> [u8; 32];
+
+    /// A client's feed after sequence `after`, at most `limit` entries, without holes but for what was
+    /// evicted at its beginning.
     fn feed(
         &self,
         client: ClientNo,
@@ -628,6 +653,15 @@ pub enum DeadKind {
     Confirmation,
     /// A wave that cannot be read or sent.
     Wave,
+}
+
+/// What a feed keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedBounds {
+    /// The first sequence that is kept; `next` when none is.
+    pub first: u64,
+    /// The sequence that the next entry gets; 1 at first.
+    pub next: u64,
 }
 
 /// A pointer to an event: version `version` of `id`.

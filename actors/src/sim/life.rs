@@ -241,6 +241,7 @@ fn rules() -> Rules {
         manifest_cartons_max: 5,
         sscc_prefix: "0614141".parse().expect("seven digits"),
         retention: Duration::from_secs(30 * 86_400),
+        events_retention: Duration::from_secs(30 * 86_400),
         waiters_max: 100,
     }
 }

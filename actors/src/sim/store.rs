@@ -15,9 +15,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Lookup,
-    ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store,
-    StoredTransaction, TurnCommit, Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
+    Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
+    Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
 };
 
 /// The usual time of a store call, at most, in milliseconds.
@@ -307,6 +307,27 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.dead_letters_total(partition))
     }
 
+    fn feed_bounds(&self, client: ClientNo) -> BoxFuture<Result<FeedBounds, ReadError>> {
+        self.read(move |w| w.disk.feed_bounds(client))
+    }
+
+    fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>> {
+        self.read(move |w| w.disk.sequences(id))
+    }
+
+    fn sweep_feeds(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>> {
+        self.world.disk.sweep_feeds(now, retention, limit)
+    }
+
+    fn secret(&self, purpose: &str) -> [u8; 32] {
+        self.world.disk.secret(purpose)
+    }
+
     fn feed(
         &self,
         client: ClientNo,
@@ -331,6 +352,10 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>> {
         self.world.disk.sweep(now, retention, limit)
+    }
+
+    fn feed_epoch(&self) -> u64 {
+        self.world.disk.feed_epoch()
     }
 
     fn is_writable(&self) -> bool {

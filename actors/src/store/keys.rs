@@ -9,12 +9,12 @@
 //! |---|---|---|
 //! | `tx` | id ‖ 0 ‖ chunk → command with client and digest, later its tombstone | accept, turn (`created`), sweep |
 //! | | id ‖ 1 → personal data | accept; sweep deletes |
-//! | | id ‖ 2 ‖ version u32 ‖ chunk → fact | accept (version 1), turn; sweep deletes |
+//! | | id ‖ 2 ‖ version u32 ‖ chunk → fact, with its number in the feed unless it is the house's | accept (version 1), turn; sweep deletes |
 //! | | id ‖ 3 ‖ hash → – (the claims of `Idempotency-Key`s that lead here) | accept; sweep deletes |
 //! | `claims_log` | n u64 → hash of a claim, id | accept; the merge deletes |
 //! | `claims` | hash of a claim → id | the merge of `claims_log`; sweep deletes with the tombstone |
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
-//! | `feed` | c ‖ sequence u64 → id, version | accept, turn: with each fact |
+//! | `feed` | c ‖ sequence u64 → id, version | accept, turn: with each fact; the sweep of feeds deletes |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
 //! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, a WMS's report, or an operator's instruction | accept, reports, instruct; turn deletes |
 //! | `stock` | p ‖ c ‖ SKU → position, absolute | turn |
@@ -377,10 +377,13 @@ pub fn lane_counter(partition: PartitionId, of: Lane) -> Key {
     key(&[LANE_COUNTERS, &lane(partition, of)])
 }
 
+/// The counters of all feeds.
+pub const FEED_COUNTERS: &[u8] = &[2];
+
 /// The counter of a feed.
 #[must_use]
 pub fn feed_counter(client: ClientNo) -> Key {
-    key(&[&[2], &client.0.to_be_bytes()])
+    key(&[FEED_COUNTERS, &client.0.to_be_bytes()])
 }
 
 /// The counter of a partition's dead letters.

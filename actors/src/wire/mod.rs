@@ -6,6 +6,8 @@
 pub mod accepted;
 mod address;
 pub mod confirmations;
+pub mod cursor;
+pub mod event;
 mod fold;
 pub mod json;
 pub mod reader;

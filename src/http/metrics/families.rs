@@ -105,6 +105,20 @@ impl<'a> Families<'a> {
             plain("invariant_violations", "Invariants that did not hold, by id. Always 0."),
             tally.violations.iter().map(|(id, n)| ([("invariant", *id)], *n)),
         )?;
+        self.counter(
+            plain(
+                "events_rendered",
+                "Events that were rendered from their transaction, each once for all its readers.",
+            ),
+            [(ALONE, tally.events_rendered)],
+        )?;
+        self.counter(
+            plain(
+                "events_aside",
+                "Events that cannot be rendered and were left aside; their readers went on.",
+            ),
+            [(ALONE, tally.events_aside)],
+        )?;
         let (waiting, max) = report.waiters;
         self.gauge(
             plain("waiters", "Callers that wait for a transaction to change."),

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::aside::Conviction;
 use super::{Decided, Scope, Turn};
+use crate::actors::bell::Bell;
 use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
+use crate::actors::events::EventCache;
 use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::actors::site::{Node, Site};
 use crate::actors::tallies::Tallies;
@@ -72,9 +74,11 @@ pub(crate) fn site() -> Site {
         manifest_cartons_max: 200,
         sscc_prefix: "0614141".parse().unwrap(),
         retention: Duration::from_secs(60),
+        events_retention: Duration::from_secs(60),
         waiters_max: 1,
     };
     let node = Node {
+        feed_epoch: 0,
         store: Arc::new(MemoryStore::new()),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
@@ -85,6 +89,8 @@ pub(crate) fn site() -> Site {
         client_names: BTreeMap::new(),
         desks: BTreeMap::new(),
         waiters: Waiters::new(1),
+        bell: Bell::default(),
+        events: EventCache::new(),
         ending: std::sync::atomic::AtomicBool::new(false),
         tallies: Tallies::new(),
         house: Vitals::new(),

@@ -177,8 +177,14 @@ fn facts() -> Vec<Sample> {
     }
     let at = Timestamp(1_764_000_000_123);
     let all = facts.into_iter();
-    all.map(|(name, fact)| sample(&format!("fact.{name}"), Recorded { at, fact }, encode_fact, decode_fact))
-        .collect()
+    let mut samples: Vec<Sample> = all
+        .map(|(name, fact)| sample(&format!("fact.{name}"), Recorded { at, fact }, encode_fact, decode_fact))
+        .collect();
+    let numbered = (Some(300), Recorded { at, fact: Fact::Order(OrderFact::Backordered) });
+    let encode =
+        |(n, recorded): &(Option<u64>, Recorded)| encode_numbered_fact(n.unwrap_or_default(), recorded);
+    samples.push(sample("numbered_fact", numbered, encode, decode_numbered_fact));
+    samples
 }
 
 fn order_command(full: bool) -> OrderCommand {

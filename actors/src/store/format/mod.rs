@@ -28,7 +28,7 @@ pub use endpoints::{
     decode_replay, encode_attempt, encode_dead_delivery, encode_endpoint, encode_pending, encode_progress,
     encode_replay,
 };
-pub use facts::{decode_fact, encode_fact};
+pub use facts::{decode_fact, decode_numbered_fact, encode_fact, encode_numbered_fact};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_feed,
     decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position, decode_secret,
@@ -67,6 +67,7 @@ enum Record {
     PartitionNow = 20,
     DeadEntry = 21,
     LaneInstruction = 22,
+    NumberedFact = 23,
     Endpoint = 40,
     Progress = 41,
     Pending = 42,
