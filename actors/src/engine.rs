@@ -2,6 +2,7 @@
 
 mod keeping;
 mod streams;
+mod webhooks;
 
 use actix::Addr;
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +29,8 @@ use crate::actors::site::Node;
 use crate::actors::tallies::Tallies;
 use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
+use crate::actors::webhooks::{End, Hooks, Notifier};
+pub use crate::actors::webhooks::{NewEndpoint, Office, OfficeError};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
@@ -38,9 +41,10 @@ use crate::ports::faults::Faults;
 use crate::ports::store::{
     CommitError, Instruction, Lookup, ReadError, RegisterError, Registration, SharedStore,
 };
+use crate::ports::webhook::Courier;
 use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
 
-use keeping::{homes, keep_house};
+use keeping::{homes, keep_house, keep_notifier};
 pub use streams::Listener;
 
 /// Everything that the engine is started with.
@@ -63,6 +67,8 @@ pub struct Options {
     pub faults: Arc<dyn Faults>,
     /// Builds a warehouse's WMS; it reports through the sink.
     pub wms: WmsMaker,
+    /// Who carries webhooks to their consumers.
+    pub courier: Arc<dyn Courier>,
 }
 
 /// Builds the WMS of a warehouse.
@@ -124,6 +130,7 @@ impl Engine {
             waiters: Waiters::new(options.rules.waiters_max),
             bell: Bell::default(),
             events: EventCache::new(),
+            hooks: Hooks::new(options.courier, options.rules.webhook_schedule.clone()),
             rules: options.rules,
             warehouses: Warehouses::new(options.warehouses),
             ending: AtomicBool::new(false),
@@ -140,10 +147,12 @@ impl Engine {
         let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
             node.warehouses.iter().map(|w| (w.partition, (options.wms)(w, sink.clone()))).collect();
         let homes = homes(options.threads);
+        let notifier = keep_notifier(node.clone(), homes.clone());
         let house = keep_house(node.clone(), homes, wms);
         Ok(Handle(Arc::new(Inner {
             node,
             house,
+            notifier,
             ingestion: RwLock::new(HashMap::new()),
             draining: AtomicBool::new(false),
         })))
@@ -160,6 +169,7 @@ pub struct Handle(Arc<Inner>);
 struct Inner {
     node: Arc<Node>,
     house: Arc<Mutex<Addr<House>>>,
+    notifier: Arc<Mutex<Addr<Notifier>>>,
     /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
     ingestion: RwLock<HashMap<ThreadId, Taker>>,
     draining: AtomicBool,
@@ -328,15 +338,18 @@ impl Handle {
         self.0.node.waiters.wake_all();
     }
 
-    /// Ends the trees. What they had not acted on is owed at the next start; nothing is lost.
+    /// Ends the trees and the webhook endpoints. What they had not acted on is owed at the next start; nothing is lost.
     /// Returns when they are gone, or after `grace`.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain();
         // First the word that outlives a House, then the message to the one that is there.
         self.0.node.ending.store(true, SeqCst);
+        self.0.notifier.lock().do_send(End);
         self.0.house.lock().do_send(Drain);
         let until = tokio::time::Instant::now() + grace;
-        while self.0.node.desks.values().any(|d| d.is_served()) && tokio::time::Instant::now() < until {
+        let node = &self.0.node;
+        let runs = || node.desks.values().any(|d| d.is_served()) || node.hooks.running() > 0;
+        while runs() && tokio::time::Instant::now() < until {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     }

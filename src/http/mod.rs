@@ -27,6 +27,7 @@ mod state;
 mod status;
 mod unread;
 mod warehouses;
+mod webhooks;
 
 use std::io;
 use std::net::TcpListener;
@@ -142,6 +143,22 @@ fn routes(config: &mut ServiceConfig) {
         )
         .service(get("/v1/warehouses/{code}/inventory", read().to(warehouses::inventory)))
         .service(get("/v1/warehouses/{code}/inventory/{sku}", read().to(warehouses::inventory_of)))
+        .service(
+            path_for("/v1/webhooks/endpoints", "GET, HEAD, POST")
+                .route(web::post().to(webhooks::create))
+                .route(read().to(webhooks::list)),
+        )
+        .service(
+            path_for("/v1/webhooks/endpoints/{id}", "GET, HEAD, PATCH, DELETE")
+                .route(read().to(webhooks::get))
+                .route(web::patch().to(webhooks::patch))
+                .route(web::delete().to(webhooks::delete)),
+        )
+        .service(post("/v1/webhooks/endpoints/{id}/rotate", web::post().to(webhooks::rotate)))
+        .service(post("/v1/webhooks/endpoints/{id}/ping", web::post().to(webhooks::ping)))
+        .service(post("/v1/webhooks/endpoints/{id}/replay", web::post().to(webhooks::replay)))
+        .service(post("/v1/webhooks/endpoints/{id}/enable", web::post().to(webhooks::enable)))
+        .service(get("/v1/webhooks/endpoints/{id}/attempts", read().to(webhooks::attempts)))
         .service(get("/v1/ops/dead-letters", read().to(ops::dead_letters::list)))
         .service(post("/v1/ops/dead-letters/{id}/redrive", web::post().to(ops::dead_letters::redrive)))
         .service(post("/v1/ops/dead-letters/{id}/give-up", web::post().to(ops::dead_letters::give_up)))

@@ -8,7 +8,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use wavegate_engine::domain::ids::CorrelationId;
-use wavegate_engine::engine::SubmitError;
+use wavegate_engine::engine::{OfficeError, SubmitError};
 use wavegate_engine::ports::store::CommitError;
 use wavegate_engine::wire::reader::Fault;
 
@@ -55,6 +55,8 @@ pub(crate) enum Problem {
     TooLarge(usize),
     /// The body is of a type that is not read here; with those that are.
     UnsupportedMediaType(&'static str),
+    /// Deliveries may not go to this address.
+    AddressForbidden,
     /// Well-formed and wrong: with every fault.
     Invalid(Vec<Fault>),
     /// The client sends faster than it may; come back in seconds.
@@ -182,6 +184,7 @@ impl Problem {
             Problem::KeyReused => (422, "idempotency_key_reused", "Idempotency-Key reused"),
             Problem::TooLarge(_) => (413, "body_too_large", "Body too large"),
             Problem::UnsupportedMediaType(_) => (415, "unsupported_media_type", "Unsupported media type"),
+            Problem::AddressForbidden => (422, "address_forbidden", "Address forbidden"),
             Problem::Invalid(_) => (422, "validation_failed", "Validation failed"),
             Problem::ClientRateLimited(_) => (429, "client_rate_limited", "Client rate limited"),
             Problem::BacklogFull(_) => (429, "warehouse_backlog_full", "Warehouse backlog full"),
@@ -227,6 +230,9 @@ impl Problem {
                 "the dead letter was dealt with otherwise, or what it was about went on"
             }
             Problem::KeyReused => "the Idempotency-Key was used before, with other content",
+            Problem::AddressForbidden => {
+                "deliveries go to addresses of the public internet, and to networks that an operator allows"
+            }
             Problem::ClientRateLimited(_) => "the client sends more commands a second than it may",
             Problem::BacklogFull(_) => "the warehouse has as much waiting as it may",
             Problem::Overloaded => "too much at once",
@@ -264,6 +270,7 @@ impl Problem {
             | Problem::KeyReused
             | Problem::TooLarge(_)
             | Problem::UnsupportedMediaType(_)
+            | Problem::AddressForbidden
             | Problem::Invalid(_)
             | Problem::Internal => None,
         }
@@ -303,6 +310,21 @@ impl From<CommitError> for Problem {
             CommitError::Conflict | CommitError::Unavailable(_) | CommitError::Unknown(_) => {
                 Problem::StoreUnavailable
             }
+        }
+    }
+}
+
+impl From<OfficeError> for Problem {
+    fn from(error: OfficeError) -> Self {
+        match error {
+            OfficeError::Absent => Problem::NotFound,
+            OfficeError::AddressForbidden => Problem::AddressForbidden,
+            OfficeError::TooMany | OfficeError::ReplaysFull | OfficeError::Disabled => {
+                Problem::NotPossible(error.to_string())
+            }
+            OfficeError::Busy => Problem::Overloaded,
+            OfficeError::Read(e) => super::state::unreadable(&e),
+            OfficeError::Commit(e) => e.into(),
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::NaiveTime;
+use ipnet::IpNet;
 use serde::Deserialize;
 use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
@@ -57,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) manifests: Manifests,
     /// Events.
     pub(crate) events: Events,
+    /// Webhooks.
+    pub(crate) webhooks: Webhooks,
     /// Transactions.
     pub(crate) transactions: Transactions,
     /// Limits.
@@ -277,6 +280,18 @@ pub(crate) struct Events {
     /// In its client's feed.
     #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
     pub(crate) retention: Duration,
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhooks {
+    /// Networks that deliveries may go to besides the public internet.
+    #[serde(deserialize_with = "parse::cidrs")]
+    pub(crate) allow_cidrs: Vec<IpNet>,
+    /// The pause before each attempt but the first.
+    #[serde(deserialize_with = "parse::schedule")]
+    pub(crate) schedule: Vec<Duration>,
 }
 
 /// `[transactions]`

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use chrono::NaiveTime;
 use humantime_serde::re::humantime;
+use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
@@ -63,6 +64,37 @@ pub(super) fn cut_offs<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<St
         ))),
     };
     texts.into_iter().map(time).collect()
+}
+
+/// Networks.
+pub(super) fn cidrs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts: Vec<String> = Vec::deserialize(from)?;
+    let read = |text: String| {
+        text.parse()
+            .map_err(|_| D::Error::custom(format!("found {text:?}, expected a network, say \"10.1.0.0/16\"")))
+    };
+    texts.into_iter().map(read).collect()
+}
+
+/// The most pauses of a schedule.
+const PAUSES_MAX: usize = 50;
+
+/// Pauses between attempts.
+pub(super) fn schedule<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Duration>, D::Error> {
+    let texts: Vec<String> = Vec::deserialize(from)?;
+    if !(1..=PAUSES_MAX).contains(&texts.len()) {
+        return Err(D::Error::custom(format!("found {} pauses, expected 1 to {PAUSES_MAX}", texts.len())));
+    }
+    let (min, max) = (Duration::from_millis(10), Duration::from_secs(7 * 86_400));
+    let read = |text: String| {
+        let pause = humantime::parse_duration(&text).ok().filter(|d| (min..=max).contains(d));
+        pause.ok_or_else(|| {
+            D::Error::custom(format!(
+                "found {text:?}, expected pauses with their units, 10ms to 7d, say \"5s\""
+            ))
+        })
+    };
+    texts.into_iter().map(read).collect()
 }
 
 /// A GS1 company prefix.

@@ -21,6 +21,7 @@ mod report;
 mod scarce;
 mod server;
 mod shop;
+mod webhooks;
 mod wms;
 mod wms_alone;
 mod wms_process;

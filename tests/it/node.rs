@@ -10,12 +10,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wavegate::http::{self, HttpOptions, LOCAL_CLIENT};
 use wavegate_engine::domain::command::{Change, Command, MoveCommand, OrderCommand, OrderLine};
+use wavegate_engine::domain::endpoint::Schedule;
 use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::domain::time::Timestamp;
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Submission, Threads, WarehouseOptions};
 use wavegate_engine::ports::clock::{Clock, SystemClock};
 use wavegate_engine::ports::entropy::SeededEntropy;
 use wavegate_engine::ports::faults::Faults;
+use wavegate_engine::ports::webhook::NoCourier;
 use wavegate_engine::store::memory::MemoryStore;
 use wavegate_engine::wms::simulated::{Settings, Simulated};
 
@@ -140,6 +142,7 @@ pub(crate) async fn engine(
             retention: Duration::from_secs(30 * 86_400),
             events_retention: Duration::from_secs(30 * 86_400),
             waiters_max: 100,
+            webhook_schedule: Schedule::new(vec![Duration::from_millis(100)]),
         },
         clients: vec![LOCAL_CLIENT.to_owned()],
         threads,
@@ -149,6 +152,7 @@ pub(crate) async fn engine(
         wms: Box::new(move |w, sink| {
             Arc::new(Simulated::new(w.partition, settings.clone(), wms_clock.clone(), sink))
         }),
+        courier: Arc::new(NoCourier),
     };
     Engine::start(options).await.expect("a start on an empty store")
 }

@@ -9,6 +9,8 @@
 //! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
 //! ```
 //!
+//! Beside them, Notifier ──starts──▶ Endpoint, one for each webhook endpoint, which reads its client's feed.
+//!
 //! What each has done stands in its `vitals`, which `census` reads without asking anybody.
 
 pub(crate) mod bell;
@@ -36,4 +38,5 @@ pub(crate) mod turn;
 pub(crate) mod vitals;
 pub(crate) mod waiters;
 pub(crate) mod warehouse;
+pub(crate) mod webhooks;
 pub(crate) mod wms_link;

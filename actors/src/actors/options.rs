@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::domain::command::{Command, ShipTo};
+use crate::domain::endpoint::Schedule;
 use crate::domain::estimate::PaceReport;
 use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
 use crate::domain::sscc::CompanyPrefix;
@@ -95,6 +96,8 @@ pub struct Rules {
     pub events_retention: Duration,
     /// Callers that may wait for a change at once.
     pub waiters_max: usize,
+    /// The pauses between the attempts of a webhook.
+    pub webhook_schedule: Schedule,
 }
 
 /// A command as HTTP hands it in.

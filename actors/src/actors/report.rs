@@ -29,11 +29,15 @@ pub enum ActorType {
     WmsLink,
     /// Gathers cartons into manifests.
     Manifester,
+    /// Supervises webhook endpoints.
+    Notifier,
+    /// Delivers to one webhook endpoint.
+    Endpoint,
 }
 
 impl ActorType {
     /// All types.
-    pub const ALL: [ActorType; 7] = [
+    pub const ALL: [ActorType; 9] = [
         ActorType::House,
         ActorType::Ingestion,
         ActorType::Warehouse,
@@ -41,6 +45,8 @@ impl ActorType {
         ActorType::Inventory,
         ActorType::WmsLink,
         ActorType::Manifester,
+        ActorType::Notifier,
+        ActorType::Endpoint,
     ];
 
     /// The type's name in reports and labels.
@@ -54,6 +60,8 @@ impl ActorType {
             ActorType::Inventory => "inventory",
             ActorType::WmsLink => "wms_link",
             ActorType::Manifester => "manifester",
+            ActorType::Notifier => "notifier",
+            ActorType::Endpoint => "endpoint",
         }
     }
 }
@@ -262,6 +270,26 @@ pub enum Observed {
         /// Serials left in its block.
         serials_left: u64,
     },
+    /// A Notifier.
+    Notifier {
+        /// Endpoints whose actors live.
+        running: usize,
+        /// Endpoints whose next start waits.
+        down: usize,
+    },
+    /// An Endpoint.
+    Endpoint {
+        /// Every event of the feed up to here is finished or kept by itself.
+        cursor: u64,
+        /// Events that are taken up and not finished.
+        waiting: usize,
+        /// Attempts under way.
+        under_way: usize,
+        /// True while one try at a time is let through.
+        breaker_open: bool,
+        /// Replays that wait.
+        replays: usize,
+    },
 }
 
 /// One actor.
@@ -421,8 +449,21 @@ pub struct Report {
     pub orders: Vec<(State, u64)>,
     /// What was counted.
     pub tally: Tally,
+    /// Webhooks.
+    pub webhooks: WebhookReport,
     /// The store.
     pub store: StoreReport,
     /// Callers that wait for a change, and how many may.
     pub waiters: (usize, usize),
+}
+
+/// What a node counted of webhooks since it started.
+#[derive(Clone, Debug)]
+pub struct WebhookReport {
+    /// Attempts by outcome, in seconds.
+    pub attempts: Vec<(&'static str, Distribution)>,
+    /// Events that are taken up and not delivered.
+    pub waiting: usize,
+    /// Deliveries that were kept aside.
+    pub dead: u64,
 }

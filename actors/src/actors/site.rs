@@ -12,6 +12,7 @@ use super::events::EventCache;
 use super::tallies::Tallies;
 use super::vitals::Vitals;
 use super::waiters::Waiters;
+use super::webhooks::Hooks;
 use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::domain::ids::{ClientNo, PartitionId, TraceContext, TransactionId};
 use crate::domain::time::Timestamp;
@@ -37,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) bell: Bell,
     /// Events that were rendered lately.
     pub(crate) events: EventCache,
+    /// Webhook endpoints.
+    pub(crate) hooks: Hooks,
     /// Of the store; it stands in every cursor.
     pub(crate) feed_epoch: u64,
     /// True once no tree is to be started any more.

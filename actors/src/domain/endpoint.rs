@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
-use super::ids::{Malformed, PartitionId, TransactionId};
+use super::ids::{ClientNo, Malformed, PartitionId, TransactionId};
 use super::time::Timestamp;
 
 /// A webhook endpoint's id; later ones sort later.
@@ -172,6 +172,99 @@ impl Secrets {
     pub fn valid_at(&self, now: Timestamp) -> impl Iterator<Item = &Secret> {
         let previous = self.previous.iter().filter(move |(_, until)| *until > now).map(|(s, _)| s);
         std::iter::once(&self.current).chain(previous)
+    }
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEndpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// Whose feed it gets.
+    pub client: ClientNo,
+    /// What its client asked for.
+    pub settings: EndpointSettings,
+    /// What deliveries are signed with.
+    pub secrets: Secrets,
+    /// Whether anything is sent.
+    pub standing: Standing,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Raised by every change: its actor looks again when it is another.
+    pub revision: u64,
+}
+
+/// Whether anything is sent to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Yes.
+    Enabled,
+    /// No, and why not.
+    Disabled(DisabledReason),
+    /// It is deleted; nobody sees it any more, its rows are on their way out.
+    Deleted,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The event's id.
+    pub webhook_id: String,
+    /// The event's type.
+    pub event_type: String,
+    /// What it was about.
+    pub transaction_id: Option<TransactionId>,
+    /// Counts from 1.
+    pub attempt: u16,
+    /// When it began.
+    pub at: Timestamp,
+    /// What was answered.
+    pub status: Option<u16>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u32,
+    /// What it came to.
+    pub outcome: AttemptOutcome,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The consumer has it.
+    Delivered,
+    /// The consumer answered otherwise.
+    Refused,
+    /// The consumer led elsewhere; nobody followed.
+    Redirected,
+    /// There was no answer in time.
+    TimedOut,
+    /// It could not be reached.
+    Unreachable,
+    /// Its address may not be called.
+    AddressForbidden,
+}
+
+impl AttemptOutcome {
+    /// All of them.
+    pub const ALL: [AttemptOutcome; 6] = [
+        AttemptOutcome::Delivered,
+        AttemptOutcome::Refused,
+        AttemptOutcome::Redirected,
+        AttemptOutcome::TimedOut,
+        AttemptOutcome::Unreachable,
+        AttemptOutcome::AddressForbidden,
+    ];
+
+    /// Its name on the wire and in labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptOutcome::Delivered => "delivered",
+            AttemptOutcome::Refused => "refused",
+            AttemptOutcome::Redirected => "redirected",
+            AttemptOutcome::TimedOut => "timed_out",
+            AttemptOutcome::Unreachable => "unreachable",
+            AttemptOutcome::AddressForbidden => "address_forbidden",
+        }
     }
 }
 

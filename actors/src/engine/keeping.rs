@@ -1,6 +1,6 @@
-//! Where actors live, and who starts the House again when it dies.
+//! Where actors live, and who starts the root supervisors again when they die.
 
-use actix::Addr;
+use actix::{Actor, Addr, Context};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use crate::actors::home::Home;
 use crate::actors::house::House;
 use crate::actors::site::Node;
 use crate::actors::tripwire::Tripwire;
+use crate::actors::vitals::Vitals;
+use crate::actors::webhooks::Notifier;
 use crate::domain::ids::PartitionId;
 use crate::ports::wms::Wms;
 
@@ -25,39 +27,63 @@ pub(super) fn homes(threads: Threads) -> Vec<Home> {
     }
 }
 
-/// Starts the House, and a fresh one whenever it is gone: it is the one actor without a supervisor
-/// among the actors.
+/// Starts the House, and a fresh one whenever it is gone.
 pub(super) fn keep_house(
     node: Arc<Node>,
     homes: Vec<Home>,
     wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
 ) -> Arc<Mutex<Addr<House>>> {
+    let (home, vitals) = (homes[0].clone(), node.house.clone());
+    let make = {
+        let node = node.clone();
+        move |tripwire| House::new(node.clone(), homes.clone(), wms.clone(), tripwire)
+    };
+    keep("the House", node, home, vitals, make)
+}
+
+/// Starts the Notifier, and a fresh one whenever it is gone.
+pub(super) fn keep_notifier(node: Arc<Node>, homes: Vec<Home>) -> Arc<Mutex<Addr<Notifier>>> {
+    // The House lives in the first place.
+    let (home, vitals) = (homes[homes.len() - 1].clone(), node.hooks.notifier.clone());
+    let make = {
+        let node = node.clone();
+        move |tripwire| Notifier::new(node.clone(), homes.clone(), tripwire)
+    };
+    keep("the Notifier", node, home, vitals, make)
+}
+
+/// Starts an actor that has no supervisor among the actors, and a fresh one whenever it is gone.
+fn keep<A: Actor<Context = Context<A>>>(
+    name: &'static str,
+    node: Arc<Node>,
+    home: Home,
+    vitals: Arc<Vitals>,
+    make: impl Fn(Tripwire) -> A + Clone + Send + 'static,
+) -> Arc<Mutex<Addr<A>>> {
     let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
-    let home = homes[0].clone();
-    let (vitals, clock) = (node.house.clone(), node.clock.clone());
     let start = move || {
         let gone = gone.clone();
         let tripwire = Tripwire::new(move |panicked| {
             // The keeper is gone only when the node is.
             let _ended = gone.send(panicked);
         });
-        let (node, homes, wms) = (node.clone(), homes.clone(), wms.clone());
-        home.start(move |_| House::new(node, homes, wms, tripwire))
+        let make = make.clone();
+        home.start(move |_| make(tripwire))
     };
-    let house = Arc::new(Mutex::new(start()));
-    let kept = Arc::downgrade(&house);
+    let addr = Arc::new(Mutex::new(start()));
+    let kept = Arc::downgrade(&addr);
     actix_rt::spawn(async move {
         while let Some(panicked) = is_gone.recv().await {
-            let Some(house) = kept.upgrade() else { return };
+            let Some(addr) = kept.upgrade() else { return };
             if panicked {
-                tracing::error!("the House is gone and starts again");
-                vitals.died(panicked, clock.now());
-                // Under the lock: who tells the House something meets the old one before its death is
-                // known, or the new one.
-                let mut kept = house.lock();
+                tracing::error!("{name} is gone and starts again");
+                vitals.died(panicked, node.now());
+                // Under the lock: who tells it something meets the old one before its death is known,
+                // or the new one.
+                let mut kept = addr.lock();
                 *kept = start();
             }
         }
     });
-    house
+    addr
 }

@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::BoxFuture;
 use super::store::{CommitError, FeedEntry, ReadError, Written};
-use crate::domain::endpoint::{DisabledReason, EndpointId, EndpointSettings, Fortune, Secret, Secrets};
-use crate::domain::ids::{ClientNo, TransactionId};
+pub use crate::domain::endpoint::{Attempt, AttemptOutcome, Standing, StoredEndpoint};
+use crate::domain::endpoint::{DisabledReason, EndpointId, EndpointSettings, Fortune, Secret};
+use crate::domain::ids::ClientNo;
 use crate::domain::time::Timestamp;
 
 /// Durable state of webhooks; the same rules hold as for [`super::store::Store`].
@@ -70,6 +71,9 @@ pub trait EndpointStore: Send + Sync + 'static {
         record: DeliveryRecord,
     ) -> BoxFuture<Result<(), CommitError>>;
 
+    /// Replays of an endpoint that wait, by id.
+    fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>>;
+
     /// An endpoint's last attempts, newest first.
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>>;
 
@@ -105,41 +109,16 @@ pub trait EndpointStore: Send + Sync + 'static {
     ) -> BoxFuture<Result<usize, CommitError>>;
 }
 
-/// An endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredEndpoint {
-    /// Its id.
-    pub id: EndpointId,
-    /// Whose feed it gets.
-    pub client: ClientNo,
-    /// What its client asked for.
-    pub settings: EndpointSettings,
-    /// What deliveries are signed with.
-    pub secrets: Secrets,
-    /// Whether anything is sent.
-    pub standing: Standing,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Raised by every change: its actor looks again when it is another.
-    pub revision: u64,
-}
-
-/// Whether anything is sent to an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Yes.
-    Enabled,
-    /// No, and why not.
-    Disabled(DisabledReason),
-    /// It is deleted; nobody sees it any more, its rows are on their way out.
-    Deleted,
-}
-
 /// What is asked of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointChange {
-    /// Other settings, all of them.
-    Settings(EndpointSettings),
+    /// Other settings, all of them, in place of those of this revision.
+    Settings {
+        /// The new ones.
+        settings: EndpointSettings,
+        /// The revision that they were made from.
+        revision: u64,
+    },
     /// A new secret; the one before it signs too until this time.
     Rotate {
         /// The new one.
@@ -168,6 +147,8 @@ pub enum Changed {
     To(Box<StoredEndpoint>),
     /// There is no such endpoint.
     Absent,
+    /// It is of another revision by now; nothing was changed.
+    Moved,
     /// It has as many replays waiting as it may.
     TooMany,
     /// It is disabled: what is asked can't be done.
@@ -259,69 +240,6 @@ pub struct DeliveryRecord {
 
 /// The attempts of an endpoint that are remembered.
 pub const ATTEMPTS_KEPT: u64 = 500;
-
-/// One attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The event's id.
-    pub webhook_id: String,
-    /// The event's type.
-    pub event_type: String,
-    /// What it was about.
-    pub transaction_id: Option<TransactionId>,
-    /// Counts from 1.
-    pub attempt: u16,
-    /// When it began.
-    pub at: Timestamp,
-    /// What was answered.
-    pub status: Option<u16>,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u32,
-    /// What it came to.
-    pub outcome: AttemptOutcome,
-}
-
-/// What an attempt came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptOutcome {
-    /// The consumer has it.
-    Delivered,
-    /// The consumer answered otherwise.
-    Refused,
-    /// The consumer led elsewhere; nobody followed.
-    Redirected,
-    /// There was no answer in time.
-    TimedOut,
-    /// It could not be reached.
-    Unreachable,
-    /// Its address may not be called.
-    AddressForbidden,
-}
-
-impl AttemptOutcome {
-    /// All of them.
-    pub const ALL: [AttemptOutcome; 6] = [
-        AttemptOutcome::Delivered,
-        AttemptOutcome::Refused,
-        AttemptOutcome::Redirected,
-        AttemptOutcome::TimedOut,
-        AttemptOutcome::Unreachable,
-        AttemptOutcome::AddressForbidden,
-    ];
-
-    /// Its name on the wire and in labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AttemptOutcome::Delivered => "delivered",
-            AttemptOutcome::Refused => "refused",
-            AttemptOutcome::Redirected => "redirected",
-            AttemptOutcome::TimedOut => "timed_out",
-            AttemptOutcome::Unreachable => "unreachable",
-            AttemptOutcome::AddressForbidden => "address_forbidden",
-        }
-    }
-}
 
 /// A delivery that is kept aside.
 #[derive(Clone, Debug, PartialEq, Eq)]

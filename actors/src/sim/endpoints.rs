@@ -6,7 +6,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
+    StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 
@@ -31,7 +32,8 @@ impl EndpointStore for FaultyStore {
     }
 
     fn endpoints(&self) -> BoxFuture<Result<Vec<StoredEndpoint>, ReadError>> {
-        self.read(|w| w.disk.endpoints())
+        // Asked at every start and now and then; no world has one yet.
+        self.world.disk.endpoints()
     }
 
     fn endpoints_of(&self, client: ClientNo) -> BoxFuture<Result<Vec<StoredEndpoint>, ReadError>> {
@@ -70,6 +72,10 @@ impl EndpointStore for FaultyStore {
     ) -> BoxFuture<Result<(), CommitError>> {
         let write = self.write(move |w| at_once(w.disk.record(client, id, record)));
         Box::pin(async move { write.await?.wait().await })
+    }
+
+    fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>> {
+        self.read(move |w| w.disk.replays(id))
     }
 
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>> {

@@ -29,7 +29,7 @@ const UNWRITTEN_MS: u64 = 60;
 
 /// The failing store of one life of the node.
 pub(crate) struct FaultyStore {
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     life: Arc<Life>,
 }
 

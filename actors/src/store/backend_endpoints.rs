@@ -7,7 +7,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
+    StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 
@@ -70,6 +71,10 @@ impl<B: Backend> EndpointStore for B {
         let items = 1 + record.pending.len() + record.attempts.len() + record.dead.len();
         let write = self.write(items, move |w| rows::record(w, client, id, &record));
         Box::pin(async move { write.await.flatten() })
+    }
+
+    fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>> {
+        self.read_apart(Reader::Owner, move |r| rows::replays(r, id))
     }
 
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>> {

@@ -120,9 +120,9 @@ pub(super) async fn endpoints_are_kept_whole_and_each_client_has_its_own(store: 
 
 pub(super) async fn changes_of_an_endpoint_are_seen_and_numbered(store: &SharedStore) {
     create(store, endpoint(1, CLIENT)).await;
-    let Changed::To(changed) = change(store, 1, EndpointChange::Settings(settings("http://a/"))).await else {
-        panic!("it is there")
-    };
+    let to = |revision| EndpointChange::Settings { settings: settings("http://a/"), revision };
+    assert_eq!(change(store, 1, to(7)).await, Changed::Moved);
+    let Changed::To(changed) = change(store, 1, to(1)).await else { panic!("it is there") };
     assert_eq!((changed.settings.url.as_str(), changed.revision), ("http://a/", 2));
     let rotation = EndpointChange::Rotate { next: Secret::random([9; 4]), until: Timestamp(9_000), now: NOW };
     let Changed::To(changed) = change(store, 1, rotation).await else { panic!("it is there") };

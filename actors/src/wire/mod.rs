@@ -7,6 +7,7 @@ pub mod accepted;
 mod address;
 pub mod confirmations;
 pub mod cursor;
+pub mod endpoints;
 pub mod event;
 mod fold;
 pub mod json;

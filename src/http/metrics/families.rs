@@ -99,7 +99,12 @@ impl<'a> Families<'a> {
         )?;
         self.counter(
             plain("dead_letters", "What was kept aside because it could not be worked, by kind."),
-            tally.dead_letters.iter().map(|(kind, n)| ([("kind", *kind)], *n)),
+            tally
+                .dead_letters
+                .iter()
+                .copied()
+                .chain([("delivery", report.webhooks.dead)])
+                .map(|(kind, n)| ([("kind", kind)], n)),
         )?;
         self.counter(
             plain("invariant_violations", "Invariants that did not hold, by id. Always 0."),
@@ -169,6 +174,19 @@ impl<'a> Families<'a> {
         self.gauge(
             plain("trees", "Trees of warehouses, by state."),
             report.trees.iter().map(|(phase, n)| ([("state", phase.as_str())], *n as f64)),
+        )
+    }
+
+    /// Webhooks.
+    pub(super) fn webhooks(&mut self, report: &Report) -> fmt::Result {
+        let webhooks = &report.webhooks;
+        self.histogram(
+            seconds("delivery_attempt", "Time of an attempt to deliver a webhook, by outcome."),
+            webhooks.attempts.iter().map(|(outcome, took)| ([("outcome", *outcome)], took)),
+        )?;
+        self.gauge(
+            plain("deliveries_waiting", "Events that webhook endpoints have taken up and not delivered."),
+            [(ALONE, webhooks.waiting as f64)],
         )
     }
 

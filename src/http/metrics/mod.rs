@@ -38,6 +38,7 @@ impl Collector for Scrape {
         let mut families = Families::new(encoder);
         families.orders(&self.report)?;
         families.warehouses(&self.report)?;
+        families.webhooks(&self.report)?;
         families.actors(&self.report)?;
         families.store(&self.report, self.writable)?;
         families.process(self.process.as_ref())

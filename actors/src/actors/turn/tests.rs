@@ -15,6 +15,7 @@ use crate::actors::site::{Node, Site};
 use crate::actors::tallies::Tallies;
 use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
+use crate::actors::webhooks::Hooks;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
 use crate::domain::fact::{
@@ -76,6 +77,7 @@ pub(crate) fn site() -> Site {
         retention: Duration::from_secs(60),
         events_retention: Duration::from_secs(60),
         waiters_max: 1,
+        webhook_schedule: crate::domain::endpoint::Schedule::new(vec![]),
     };
     let node = Node {
         feed_epoch: 0,
@@ -83,7 +85,7 @@ pub(crate) fn site() -> Site {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         faults: Arc::new(NoFaults),
-        rules,
+        rules: rules.clone(),
         warehouses: Warehouses::new(vec![warehouse.clone()]),
         clients: std::collections::HashMap::new(),
         client_names: BTreeMap::new(),
@@ -91,6 +93,7 @@ pub(crate) fn site() -> Site {
         waiters: Waiters::new(1),
         bell: Bell::default(),
         events: EventCache::new(),
+        hooks: Hooks::new(Arc::new(crate::ports::webhook::NoCourier), rules.webhook_schedule.clone()),
         ending: std::sync::atomic::AtomicBool::new(false),
         tallies: Tallies::new(),
         house: Vitals::new(),

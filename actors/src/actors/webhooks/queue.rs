@@ -202,7 +202,8 @@ impl Queue {
         if self.items.contains_key(&entry.sequence) {
             return None;
         }
-        let newer = self.lines.get(&entry.id).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence);
+        let newer =
+            self.lines.get(&entry.id).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence);
         if self.mode == DeliveryMode::Latest && newer {
             return None;
         }
@@ -391,6 +392,7 @@ mod tests {
         queue.settle(sequence, outcome, &schedule(), now, Schedule::JITTER / 2)
     }
 
+    const NONE: [u64; 0] = [];
     const FAILED: Outcome = Outcome::Failed { retry_after: None };
 
     #[test]
@@ -420,7 +422,7 @@ mod tests {
         }
         assert_eq!(begin(&mut queue, NOW), [1, 3]);
         settle(&mut queue, 1, FAILED, NOW);
-        assert_eq!(begin(&mut queue, NOW), []);
+        assert_eq!(begin(&mut queue, NOW), NONE);
         let later = NOW.after(Duration::from_secs(5));
         assert_eq!(queue.next_at(), Some(later));
         assert_eq!(begin(&mut queue, later), [1]);
@@ -435,9 +437,9 @@ mod tests {
         let mut queue = queue(DeliveryMode::Latest);
         queue.take_up(entry(1, 1), NOW);
         assert_eq!(begin(&mut queue, NOW), [1]);
-        assert_eq!(queue.take_up(entry(2, 1), NOW), [], "what is under way is not replaced");
+        assert_eq!(queue.take_up(entry(2, 1), NOW), NONE, "what is under way is not replaced");
         assert_eq!(queue.take_up(entry(3, 1), NOW), [2]);
-        assert_eq!(begin(&mut queue, NOW), [], "two of one transaction are never under way");
+        assert_eq!(begin(&mut queue, NOW), NONE, "two of one transaction are never under way");
         let settled = settle(&mut queue, 1, FAILED, NOW);
         assert_eq!((settled.finished, settled.pending), (vec![1], None));
         assert_eq!(begin(&mut queue, NOW), [3]);
@@ -494,7 +496,7 @@ mod tests {
             settle(&mut queue, tried, FAILED, now);
             let next = now.after(Duration::from_secs(pause));
             assert_eq!(queue.next_at(), Some(next));
-            assert_eq!(begin(&mut queue, Timestamp(next.0 - 1)), []);
+            assert_eq!(begin(&mut queue, Timestamp(next.0 - 1)), NONE);
             now = next;
         }
         let fresh = queue.items.values().filter(|item| item.attempts == 0).count();

@@ -135,7 +135,10 @@ pub fn change_endpoint(
         return Ok(Ok(Changed::Absent));
     };
     match change {
-        EndpointChange::Settings(settings) => endpoint.settings = settings.clone(),
+        EndpointChange::Settings { revision, .. } if *revision != endpoint.revision => {
+            return Ok(Ok(Changed::Moved));
+        }
+        EndpointChange::Settings { settings, .. } => endpoint.settings = settings.clone(),
         EndpointChange::Rotate { next, until, now } => endpoint.secrets.rotate(next.clone(), *until, *now),
         EndpointChange::Enable { now } => match endpoint.standing {
             Standing::Disabled(_) => {
@@ -171,7 +174,11 @@ fn put_replay(write: &mut Write<'_>, id: EndpointId, replay: &Replay) -> Result<
     write.put_chunked(Table::Deliveries, &key, &format::encode_replay(replay))
 }
 
-fn replays(rows: &dyn ReadRows, id: EndpointId) -> Result<Vec<Replay>, RowError> {
+/// Replays that wait; see [`crate::ports::endpoints::EndpointStore::replays`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn replays(rows: &dyn ReadRows, id: EndpointId) -> Result<Vec<Replay>, RowError> {
     let mut found = Vec::new();
     let head = NUMBER_AT + 16;
     walk_chunked(rows, Table::Deliveries, &keys::replays_of(id), None, head, &mut |key, value| {
