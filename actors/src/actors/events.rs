@@ -10,11 +10,12 @@ use std::sync::Arc;
 use super::site::Node;
 use crate::domain::command::Command;
 use crate::domain::fact::{Accepted, Fact};
-use crate::domain::ids::{ClientNo, CorrelationId, Reference, TransactionId};
+use crate::domain::ids::{ClientNo, CorrelationId, Reference, TraceContext, TransactionId};
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
 use crate::ports::store::{FeedEntry, Lookup, ReadError, StoredTransaction};
 use crate::wire::cursor::Cursor;
+use crate::wire::endpoints::{self, Disabled};
 use crate::wire::event::{CloudEvent, EventType, Frame, Include, frame};
 use crate::wire::status::Source;
 
@@ -23,13 +24,13 @@ use crate::wire::status::Source;
 pub struct Event {
     /// Its number in its client's feed; 0 when the transaction belongs to no client.
     pub sequence: u64,
-    /// `<transaction>.<version>`: the CloudEvent's `id`, the same on every resend.
+    /// `<transaction>.<version>`, or an id of its own: the CloudEvent's `id`, the same on every resend.
     pub id: String,
     /// The CloudEvent's `type`.
     pub event_type: EventType,
-    /// The transaction.
+    /// The transaction; an id of its own where it is about an endpoint.
     pub transaction: TransactionId,
-    /// Its version.
+    /// Its version; 0 where it is about an endpoint.
     pub version: u32,
     /// The code of its warehouse.
     pub warehouse: String,
@@ -105,6 +106,9 @@ pub(crate) async fn event_with(
     entry: FeedEntry,
     include: impl FnOnce(&StoredTransaction) -> Include,
 ) -> Result<Option<Event>, ReadError> {
+    if entry.version == 0 {
+        return notice(node, client, entry).await;
+    }
     let FeedEntry { sequence, id, version } = entry;
     let aside = |why: &str| {
         node.tallies.event_aside();
@@ -139,6 +143,58 @@ pub(crate) async fn event_with(
         Ok(None) => aside("it has no such version"),
         Err(_panicked) => aside("its facts contradict each other"),
     }
+}
+
+/// The event of an entry that is about an endpoint.
+async fn notice(node: &Node, client: ClientNo, entry: FeedEntry) -> Result<Option<Event>, ReadError> {
+    let FeedEntry { sequence, id, version } = entry;
+    let aside = |why: String| {
+        node.tallies.event_aside();
+        tracing::error!(%id, sequence, why, "an event cannot be rendered and is left aside");
+        Ok(None)
+    };
+    let said = match node.store.notice(client, sequence).await {
+        Ok(Some(said)) => said,
+        Ok(None) => return aside("what it says is not there".to_owned()),
+        Err(ReadError::Corrupt { what, source }) => return aside(format!("{what}: {source}")),
+        Err(e @ ReadError::Unavailable(_)) => return Err(e),
+    };
+    // No call asked for it: its correlation and its trace are a function of its id.
+    let own = id.to_string();
+    let (Ok(correlation), Ok(reference)) = (own.parse(), own.parse()) else {
+        return aside("its id is no name".to_owned());
+    };
+    let (_, low) = id.0.as_u64_pair();
+    let trace = TraceContext { trace_id: id.0.as_u128(), parent_id: low, flags: 0, state: None };
+    let body = endpoints::disabled(Disabled {
+        id: &own,
+        sequence,
+        endpoint: said.endpoint,
+        settings: &said.settings,
+        reason: said.reason,
+        created_at: said.created_at,
+        at: said.at,
+        correlation: &correlation,
+        trace: &trace,
+    });
+    let cursor = Cursor { epoch: node.feed_epoch, client, sequence, ended: false };
+    let event_type = EventType::EndpointDisabled;
+    let Frame { text, data } = frame(&cursor.to_string(), &event_type.to_string(), &body);
+    node.tallies.event_rendered();
+    Ok(Some(Event {
+        sequence,
+        event_type,
+        transaction: id,
+        version,
+        warehouse: String::new(),
+        reference,
+        state: State::Accepted,
+        correlation,
+        traceparent: trace.traceparent(),
+        id: own,
+        body: data,
+        frame: text,
+    }))
 }
 
 fn render(

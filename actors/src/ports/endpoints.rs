@@ -74,6 +74,9 @@ pub trait EndpointStore: Send + Sync + 'static {
     /// Replays of an endpoint that wait, by id.
     fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>>;
 
+    /// What an entry of a feed says that is about an endpoint: one with version 0.
+    fn notice(&self, client: ClientNo, sequence: u64) -> BoxFuture<Result<Option<Notice>, ReadError>>;
+
     /// An endpoint's last attempts, newest first.
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>>;
 
@@ -255,5 +258,21 @@ pub struct DeadDelivery {
     /// Why, in words.
     pub reason: String,
     /// When it was kept aside.
+    pub at: Timestamp,
+}
+
+/// An event about an endpoint: it was disabled. Its entry in the feed has version 0 and an id of its
+/// own, made when it happened; what it says stands apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Why.
+    pub reason: DisabledReason,
+    /// What it was set to.
+    pub settings: EndpointSettings,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was disabled.
     pub at: Timestamp,
 }

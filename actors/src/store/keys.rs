@@ -14,7 +14,7 @@
 //! | `claims_log` | n u64 → hash of a claim, id | accept; the merge deletes |
 //! | `claims` | hash of a claim → id | the merge of `claims_log`; sweep deletes with the tombstone |
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
-//! | `feed` | c ‖ sequence u64 → id, version | accept, turn: with each fact; the sweep of feeds deletes |
+//! | `feed` | c ‖ sequence u64 → id, version (0: an id of its own, see `notices`) | accept, turn: with each fact; the sweep of feeds deletes |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
 //! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, a WMS's report, or an operator's instruction | accept, reports, instruct; turn deletes |
 //! | `stock` | p ‖ c ‖ SKU → position, absolute | turn |
@@ -32,17 +32,22 @@
 //! | | endpoint id ‖ 2 ‖ n u64 → attempt | record, which also drops the oldest |
 //! | | endpoint id ‖ 3 ‖ replay id ‖ chunk → replay | change; record deletes |
 //! | `dead_deliveries` | endpoint id ‖ sequence u64 → delivery that is kept aside | record; give-up deletes |
+//! | `notices` | c ‖ sequence u64 ‖ chunk → what an entry of the feed says about an endpoint | record (`disabled`); the sweep of feeds deletes |
 //! | `counters` | 1 ‖ p ‖ lane, 2 ‖ c (feed), 3 ‖ p (dead letters) → next number, entries | whoever writes what is counted |
 //! | `meta` | 1 → store id and format; 2 → next carton serial; 3 ‖ code → partition; 4 ‖ name → client number; 5 → the secret that claims are hashed with | start; lease of serials |
 //!
 //! The client number 0 (the house) has no claims, no feed and no `by_client` rows.
 
-use uuid::Uuid;
+mod endpoints;
 
-use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::store::Lane;
+
+pub use endpoints::{
+    attempt, attempts_of, dead_delivery, endpoint, of_endpoint, pending, pending_of, progress, replay,
+    replays_of,
+};
 
 /// Bytes of a value's chunk. LMDB gives a value above about 2,000 bytes pages of its own.
 pub const CHUNK_BYTES: usize = 1_900;
@@ -96,11 +101,13 @@ pub enum Table {
     Deliveries,
     /// Deliveries that are kept aside.
     DeadDeliveries,
+    /// What feeds say about endpoints.
+    Notices,
 }
 
 impl Table {
     /// All tables; a table's place here is its index.
-    pub const ALL: [Table; 21] = [
+    pub const ALL: [Table; 22] = [
         Table::Tx,
         Table::Claims,
         Table::ClaimsLog,
@@ -122,6 +129,7 @@ impl Table {
         Table::Endpoints,
         Table::Deliveries,
         Table::DeadDeliveries,
+        Table::Notices,
     ];
 
     /// The table's name on disk.
@@ -149,6 +157,7 @@ impl Table {
             Table::Endpoints => "endpoints",
             Table::Deliveries => "deliveries",
             Table::DeadDeliveries => "dead_deliveries",
+            Table::Notices => "notices",
         }
     }
 
@@ -232,7 +241,7 @@ pub fn by_client(client: ClientNo, id: TransactionId) -> Key {
     key(&[&client.0.to_be_bytes(), id.0.as_bytes()])
 }
 
-/// An entry of a feed.
+/// An entry of a feed, and what it says in `notices` (chunked).
 #[must_use]
 pub fn feed(client: ClientNo, sequence: u64) -> Key {
     key(&[&client.0.to_be_bytes(), &sequence.to_be_bytes()])
@@ -306,66 +315,6 @@ pub fn ended(at: Timestamp, id: TransactionId) -> Key {
 #[must_use]
 pub fn dead(partition: PartitionId, n: u64) -> Key {
     key(&[&partition.0.to_be_bytes(), &n.to_be_bytes()])
-}
-
-/// A webhook endpoint; chunked.
-#[must_use]
-pub fn endpoint(client: ClientNo, id: EndpointId) -> Key {
-    key(&[&client.0.to_be_bytes(), id.0.as_bytes()])
-}
-
-/// The rows of an endpoint in `deliveries` and `dead_deliveries`.
-#[must_use]
-pub fn of_endpoint(id: EndpointId) -> Key {
-    key(&[id.0.as_bytes()])
-}
-
-/// How far an endpoint has come.
-#[must_use]
-pub fn progress(id: EndpointId) -> Key {
-    key(&[id.0.as_bytes(), &[0]])
-}
-
-/// Deliveries of an endpoint that are not finished.
-#[must_use]
-pub fn pending_of(id: EndpointId) -> Key {
-    key(&[id.0.as_bytes(), &[1]])
-}
-
-/// One of them.
-#[must_use]
-pub fn pending(id: EndpointId, sequence: u64) -> Key {
-    key(&[id.0.as_bytes(), &[1], &sequence.to_be_bytes()])
-}
-
-/// Attempts of an endpoint.
-#[must_use]
-pub fn attempts_of(id: EndpointId) -> Key {
-    key(&[id.0.as_bytes(), &[2]])
-}
-
-/// One of them.
-#[must_use]
-pub fn attempt(id: EndpointId, n: u64) -> Key {
-    key(&[id.0.as_bytes(), &[2], &n.to_be_bytes()])
-}
-
-/// Replays of an endpoint.
-#[must_use]
-pub fn replays_of(id: EndpointId) -> Key {
-    key(&[id.0.as_bytes(), &[3]])
-}
-
-/// One of them; chunked.
-#[must_use]
-pub fn replay(id: EndpointId, replay: Uuid) -> Key {
-    key(&[id.0.as_bytes(), &[3], replay.as_bytes()])
-}
-
-/// A delivery that is kept aside.
-#[must_use]
-pub fn dead_delivery(id: EndpointId, sequence: u64) -> Key {
-    key(&[id.0.as_bytes(), &sequence.to_be_bytes()])
 }
 
 /// The counters of all lanes.

@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,11 @@ impl Checked {
     /// The addresses of a name. One that may not be called makes all of them suspect: a name that
     /// answers inside and outside is made to be called inside.
     async fn addresses(&self, name: String) -> io::Result<Result<Vec<IpAddr>, AddressForbidden>> {
+        if is_this_machine(&name) {
+            let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let open: Vec<IpAddr> = own.into_iter().filter(|address| self.guard.permits(*address)).collect();
+            return Ok(if open.is_empty() { Err(AddressForbidden) } else { Ok(open) });
+        }
         let found = self.lookup.addresses(name).await?;
         let permitted = found.iter().all(|address| self.guard.permits(*address));
         Ok(if permitted { Ok(found) } else { Err(AddressForbidden) })
@@ -86,6 +91,12 @@ impl Checked {
             Ok(_) | Err(_) => Ok(()),
         }
     }
+}
+
+/// `localhost` and names below it mean this machine (RFC 6761 §6.3), whatever a resolver says.
+fn is_this_machine(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 struct Resolver(Arc<Checked>);

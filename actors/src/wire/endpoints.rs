@@ -9,8 +9,8 @@ use super::reader::{self, Chars, Fault, FaultCode, Faults, Fields, Path};
 use super::signature;
 use super::time::WireTime;
 use crate::domain::endpoint::{
-    Attempt, ContentType, DeliveryMode, EndpointId, EndpointSettings, Include, Secret, Standing,
-    StoredEndpoint,
+    Attempt, ContentType, DeliveryMode, DisabledReason, EndpointId, EndpointSettings, Include, Secret,
+    Standing, StoredEndpoint,
 };
 use crate::domain::ids::{CorrelationId, TraceContext, TransactionId};
 use crate::domain::time::Timestamp;
@@ -241,16 +241,25 @@ impl<'a> EndpointDocument<'a> {
     /// The document of an endpoint, without its secret.
     #[must_use]
     pub fn of(endpoint: &'a StoredEndpoint) -> EndpointDocument<'a> {
-        let EndpointSettings { url, types, description, delivery, content_type, include } =
-            &endpoint.settings;
-        let (state, disabled_reason) = match endpoint.standing {
+        let StoredEndpoint { id, settings, standing, created_at, .. } = endpoint;
+        EndpointDocument::as_set(*id, settings, *standing, *created_at)
+    }
+
+    fn as_set(
+        id: EndpointId,
+        settings: &'a EndpointSettings,
+        standing: Standing,
+        created_at: Timestamp,
+    ) -> EndpointDocument<'a> {
+        let EndpointSettings { url, types, description, delivery, content_type, include } = settings;
+        let (state, disabled_reason) = match standing {
             Standing::Enabled => ("enabled", None),
             Standing::Disabled(reason) => ("disabled", Some(reason.as_str())),
             Standing::Deleted => ("disabled", None),
         };
         let included = [("metadata", include.metadata), ("ship_to", include.ship_to)];
         EndpointDocument {
-            id: endpoint.id.to_string(),
+            id: id.to_string(),
             url,
             types,
             description,
@@ -265,7 +274,7 @@ impl<'a> EndpointDocument<'a> {
             include: included.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect(),
             state,
             disabled_reason,
-            created_at: WireTime(endpoint.created_at),
+            created_at: WireTime(created_at),
             secret: None,
         }
     }
@@ -317,8 +326,9 @@ impl From<Attempt> for AttemptItem {
     }
 }
 
+/// An event about an endpoint, as JSON.
 #[derive(Serialize)]
-struct PingEvent<'a> {
+struct EndpointEvent<'a, D> {
     specversion: &'static str,
     id: &'a str,
     r#type: &'static str,
@@ -326,9 +336,11 @@ struct PingEvent<'a> {
     subject: String,
     time: WireTime,
     datacontenttype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feedsequence: Option<String>,
     correlationid: &'a str,
     traceparent: String,
-    data: PingData,
+    data: D,
 }
 
 #[derive(Serialize)]
@@ -345,7 +357,7 @@ pub fn ping(
     correlation: &CorrelationId,
     trace: &TraceContext,
 ) -> Vec<u8> {
-    let event = PingEvent {
+    let event = EndpointEvent {
         specversion: "1.0",
         id,
         r#type: "wavegate.endpoint.ping",
@@ -353,11 +365,55 @@ pub fn ping(
         subject: endpoint.to_string(),
         time: WireTime(at),
         datacontenttype: "application/json",
+        feedsequence: None,
         correlationid: correlation.as_str(),
         traceparent: trace.traceparent(),
         data: PingData { endpoint_id: endpoint.to_string() },
     };
     serde_json::to_vec(&event).expect("texts and a time are JSON")
+}
+
+/// What the feed says when an endpoint was disabled.
+#[derive(Clone, Copy, Debug)]
+pub struct Disabled<'a> {
+    /// The event's id.
+    pub id: &'a str,
+    /// Its number in the feed.
+    pub sequence: u64,
+    /// The endpoint as it was.
+    pub endpoint: EndpointId,
+    /// What it was set to.
+    pub settings: &'a EndpointSettings,
+    /// Why.
+    pub reason: DisabledReason,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was disabled.
+    pub at: Timestamp,
+    /// Of the event.
+    pub correlation: &'a CorrelationId,
+    /// Of the event.
+    pub trace: &'a TraceContext,
+}
+
+/// The event `wavegate.endpoint.disabled`, as JSON; its data is the endpoint.
+#[must_use]
+pub fn disabled(said: Disabled<'_>) -> Vec<u8> {
+    let standing = Standing::Disabled(said.reason);
+    let event = EndpointEvent {
+        specversion: "1.0",
+        id: said.id,
+        r#type: "wavegate.endpoint.disabled",
+        source: "/webhooks/endpoints",
+        subject: said.endpoint.to_string(),
+        time: WireTime(said.at),
+        datacontenttype: "application/json",
+        feedsequence: Some(format!("{:020}", said.sequence)),
+        correlationid: said.correlation.as_str(),
+        traceparent: said.trace.traceparent(),
+        data: EndpointDocument::as_set(said.endpoint, said.settings, standing, said.created_at),
+    };
+    serde_json::to_vec(&event).expect("texts, lists and times are JSON")
 }
 
 #[cfg(test)]

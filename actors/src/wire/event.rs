@@ -23,6 +23,8 @@ pub enum EventType {
     Exception,
     /// `wavegate.<kind>.<state>`: any other fact, with the state after it.
     State(Kind, State),
+    /// `wavegate.endpoint.disabled`: about a webhook endpoint, and no transaction.
+    EndpointDisabled,
 }
 
 impl EventType {
@@ -60,6 +62,7 @@ impl fmt::Display for EventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventType::Exception => f.write_str("wavegate.order.exception"),
+            EventType::EndpointDisabled => f.write_str("wavegate.endpoint.disabled"),
             EventType::State(kind, state) => write!(f, "wavegate.{}.{}", kind.as_str(), state.as_str()),
         }
     }

@@ -184,9 +184,9 @@ fn delivery(state: &State, id: String, dead: DeadDelivery) -> Item<'static> {
         kind: "delivery",
         warehouse: None,
         endpoint: Some(dead.endpoint),
-        transaction_id: Some(dead.entry.id),
+        transaction_id: (dead.entry.version > 0).then_some(dead.entry.id),
         reason: dead.reason,
-        detail: format!("version {} of its transaction, for client {client}", dead.entry.version),
+        detail: format!("event {} of the feed of {client}", dead.entry.sequence),
         at: WireTime(dead.at),
     }
 }

@@ -40,7 +40,8 @@ impl From<&Event> for Message {
         Message {
             id: event.id.clone(),
             event_type: event.event_type.to_string(),
-            transaction: Some(event.transaction),
+            // An event about an endpoint has no transaction.
+            transaction: (event.version > 0).then_some(event.transaction),
             correlation: event.correlation.to_string(),
             trace: event.traceparent.parse().ok(),
             body: event.body.to_vec(),
@@ -56,7 +57,7 @@ pub(super) async fn message(
     entry: FeedEntry,
 ) -> Result<Option<Message>, ReadError> {
     let Include { metadata, ship_to } = endpoint.settings.include;
-    if !metadata && !ship_to {
+    if (!metadata && !ship_to) || entry.version == 0 {
         let event = events::event(node, endpoint.client, entry).await?;
         return Ok(event.map(|event| Message::from(&*event)));
     }

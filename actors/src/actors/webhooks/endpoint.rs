@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use super::attempt::{Attempted, Message};
-use super::deliver::Held;
+use super::held::Held;
 use super::hooks::Hook;
 use crate::actors::bell::Listener;
 use crate::actors::gate::Gated;

@@ -4,10 +4,12 @@
 mod attempt;
 mod deliver;
 mod endpoint;
+mod held;
 mod hooks;
 mod notifier;
 mod office;
 mod queue;
+mod reading;
 
 pub(crate) use hooks::{Hook, Hooks};
 pub(crate) use notifier::{End, Notifier};

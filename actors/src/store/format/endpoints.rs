@@ -12,7 +12,7 @@ use crate::domain::endpoint::{DisabledReason, EndpointId, EndpointSettings, Fort
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
 };
 use crate::ports::store::FeedEntry;
 
@@ -244,4 +244,37 @@ pub fn decode_replay(id: Uuid, bytes: &[u8]) -> Decoded<Replay> {
         WhichV1::Span { since, until, types } => Which::Span { since, until, types },
     };
     Ok(Replay { id, which, cursor })
+}
+
+/// With names, as the settings of endpoints are.
+#[derive(Serialize, Deserialize)]
+struct NoticeV1 {
+    endpoint: EndpointId,
+    standing: u8,
+    settings: EndpointSettings,
+    created_at: Timestamp,
+    at: Timestamp,
+}
+
+/// What an entry of a feed says about an endpoint.
+#[must_use]
+pub fn encode_notice(notice: &Notice) -> Vec<u8> {
+    let Notice { endpoint, reason, settings, created_at, at } = notice.clone();
+    let standing = standing_number(Standing::Disabled(reason));
+    let mut bytes = head_of(Record::Notice, NAMED_BYTES);
+    write_named(&mut bytes, &NoticeV1 { endpoint, standing, settings, created_at, at });
+    bytes
+}
+
+/// Reads what an entry of a feed says about an endpoint.
+///
+/// # Errors
+/// When the bytes are not that.
+pub fn decode_notice(bytes: &[u8]) -> Decoded<Notice> {
+    let stored: NoticeV1 = rmp_serde::from_slice(body(Record::Notice, bytes)?)?;
+    let NoticeV1 { endpoint, standing, settings, created_at, at } = stored;
+    match standing_of(standing)? {
+        Standing::Disabled(reason) => Ok(Notice { endpoint, reason, settings, created_at, at }),
+        Standing::Enabled | Standing::Deleted => Err(FormatError::Number(standing)),
+    }
 }

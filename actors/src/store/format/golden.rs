@@ -24,7 +24,7 @@ use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
 };
 use crate::ports::store::{DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Settled};
 use crate::ports::trouble::{Span, Thing, Trouble};
@@ -444,6 +444,16 @@ fn hooks() -> Vec<Sample> {
         reason: "it answered 500".to_owned(),
         at: Timestamp(6),
     };
+    let settings = EndpointSettings {
+        url: "https://shop.example/hooks".to_owned(),
+        types: vec!["wavegate.*".to_owned()],
+        description: String::new(),
+        delivery: DeliveryMode::Latest,
+        content_type: ContentType::Json,
+        include: Include::default(),
+    };
+    let (created_at, at) = (Timestamp(1), Timestamp(6));
+    let notice = Notice { endpoint: hook, reason: DisabledReason::Failing, settings, created_at, at };
     let span = Which::Span { since: Timestamp(1), until: Timestamp(2), types: vec!["wavegate.*".to_owned()] };
     let mut samples = vec![
         endpoint("enabled", Standing::Enabled),
@@ -454,6 +464,7 @@ fn hooks() -> Vec<Sample> {
         sample("progress", progress, encode_progress, decode_progress),
         sample("pending", pending, encode_pending, |bytes| decode_pending(9, bytes)),
         sample("dead_delivery", dead, encode_dead_delivery, move |b| decode_dead_delivery(hook, 9, b)),
+        sample("notice", notice, encode_notice, decode_notice),
         replay("one", Which::One(9)),
         replay("span", span),
     ];

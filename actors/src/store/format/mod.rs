@@ -24,9 +24,9 @@ use crate::domain::time::Timestamp;
 use crate::ports::store::{Digest, Tombstone};
 
 pub use endpoints::{
-    Progress, decode_attempt, decode_dead_delivery, decode_endpoint, decode_pending, decode_progress,
-    decode_replay, encode_attempt, encode_dead_delivery, encode_endpoint, encode_pending, encode_progress,
-    encode_replay,
+    Progress, decode_attempt, decode_dead_delivery, decode_endpoint, decode_notice, decode_pending,
+    decode_progress, decode_replay, encode_attempt, encode_dead_delivery, encode_endpoint, encode_notice,
+    encode_pending, encode_progress, encode_replay,
 };
 pub use facts::{decode_fact, decode_numbered_fact, encode_fact, encode_numbered_fact};
 pub use records::{
@@ -74,6 +74,7 @@ enum Record {
     Attempt = 43,
     DeadDelivery = 44,
     Replay = 45,
+    Notice = 46,
 }
 
 /// Why bytes are not the value they should be.

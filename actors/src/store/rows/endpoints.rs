@@ -3,10 +3,11 @@
 
 use super::read::walk_chunked;
 use super::{ReadRows, RowError, Walk, Write, decoded, keys_under, misshapen, read_chunked};
-use crate::domain::endpoint::{EndpointId, Fortune};
-use crate::domain::ids::ClientNo;
+use crate::domain::endpoint::{DisabledReason, EndpointId, Fortune};
+use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
+use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    ATTEMPTS_KEPT, Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange,
+    ATTEMPTS_KEPT, Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, Notice,
     PendingDelivery, REPLAYS_MAX, Replay, Standing, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, Lane};
@@ -287,12 +288,39 @@ pub fn record(
     }
     let DeliveryRecord { epoch, cursor, fortune, .. } = *record;
     set_progress(write, id, &Progress { epoch, cursor, fortune, next_attempt })?;
-    if let Some((reason, _)) = record.disabled {
+    if let Some((reason, at)) = record.disabled {
         endpoint.standing = Standing::Disabled(reason);
         endpoint.revision += 1;
         put(write, &endpoint)?;
+        announce(write, &endpoint, reason, at)?;
     }
     Ok(Ok(()))
+}
+
+/// Says in the feed that an endpoint is disabled.
+fn announce(
+    write: &mut Write<'_>,
+    endpoint: &StoredEndpoint,
+    reason: DisabledReason,
+    at: Timestamp,
+) -> Result<(), RowError> {
+    let StoredEndpoint { id, client, settings, created_at, .. } = endpoint.clone();
+    let sequence = write.next(keys::feed_counter(client))?;
+    let own = TransactionId::new(at, PartitionId(0), sequence);
+    write.rows.put(Table::Feed, &keys::feed(client, sequence), &format::encode_feed(own, 0))?;
+    let notice = Notice { endpoint: id, reason, settings, created_at, at };
+    write.put_chunked(Table::Notices, &keys::feed(client, sequence), &format::encode_notice(&notice))
+}
+
+/// What an entry says; see [`crate::ports::endpoints::EndpointStore::notice`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn notice(rows: &dyn ReadRows, client: ClientNo, sequence: u64) -> Result<Option<Notice>, RowError> {
+    let Some(bytes) = read_chunked(rows, Table::Notices, &keys::feed(client, sequence))? else {
+        return Ok(None);
+    };
+    decoded(|| format!("notice {sequence}"), format::decode_notice(&bytes)).map(Some)
 }
 
 /// The last attempts; see [`crate::ports::endpoints::EndpointStore::attempts`].

@@ -83,6 +83,7 @@ pub fn sweep_feeds(
         let old = old(&*write.rows, client, now, retention, limit - evicted)?;
         for sequence in &old {
             write.rows.delete(Table::Feed, &keys::feed(client, *sequence))?;
+            write.delete_chunked(Table::Notices, &keys::feed(client, *sequence))?;
         }
         if !old.is_empty() {
             let key = keys::feed_counter(client);

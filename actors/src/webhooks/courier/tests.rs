@@ -176,7 +176,7 @@ async fn an_answer_that_drips_in_or_never_comes_ends_with_the_attempt() {
     let began = Instant::now();
     let (answer, _) = answered("HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n", After::Drip).await;
     assert_eq!(answer, Ok(plain(200)), "the status has decided");
-    let (answer, _) = answered("HTTP/1.1 20", After::Drip).await;
+    let (answer, _) = answered("HTTP/1.1 200 OK\r\nx-drips: ", After::Drip).await;
     assert_eq!(answer, Err(PostError::Silent));
     let (answer, _) = answered("", After::Hang).await;
     assert_eq!(answer, Err(PostError::Silent));
@@ -235,6 +235,13 @@ async fn a_name_is_checked_at_each_attempt_and_one_bad_address_spoils_it() {
         assert_eq!(strict.post(parcel(url.clone())).await, Err(PostError::Forbidden));
     }
     assert_eq!(receiver.heard(), 0);
+    // RFC 6761: what these names mean does not depend on any resolver.
+    for name in ["localhost", "LOCALHOST.", "a.localhost"] {
+        let url = format!("http://{name}:{}/hooks", receiver.address.port());
+        assert_eq!(strict.judge(url.clone()).await, Err(AddressForbidden), "{url}");
+        let opened = courier(&["127.0.0.0/8"], &[&[]]);
+        assert_eq!(opened.post(parcel(url)).await, Ok(plain(200)));
+    }
     let opened = courier(&["127.0.0.0/8"], &[&["127.0.0.1"]]);
     assert_eq!(opened.post(parcel(url)).await, Ok(plain(200)));
 }
