@@ -16,6 +16,7 @@ use crate::actors::census;
 use crate::actors::desk::Desk;
 pub use crate::actors::events::Event;
 use crate::actors::events::EventCache;
+use crate::actors::feed_hub::FeedHub;
 use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
@@ -41,7 +42,7 @@ use crate::ports::store::{
 use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
 
 use keeping::{homes, keep_house};
-pub use streams::Listener;
+pub use streams::{FeedReader, Listener, Next, Place, TransactionReader};
 
 /// Everything that the engine is started with.
 pub struct Options {
@@ -129,6 +130,7 @@ impl Engine {
             ending: AtomicBool::new(false),
             tallies: Tallies::new(),
             house: Vitals::new(),
+            feed_hub: Vitals::new(),
             ingestion: RwLock::default(),
         });
         for partition in paused {
@@ -140,10 +142,12 @@ impl Engine {
         let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
             node.warehouses.iter().map(|w| (w.partition, (options.wms)(w, sink.clone()))).collect();
         let homes = homes(options.threads);
-        let house = keep_house(node.clone(), homes, wms);
+        let house = keep_house(node.clone(), homes.clone(), wms);
         Ok(Handle(Arc::new(Inner {
             node,
             house,
+            homes,
+            feed_hub: Mutex::new(None),
             ingestion: RwLock::new(HashMap::new()),
             draining: AtomicBool::new(false),
         })))
@@ -160,6 +164,9 @@ pub struct Handle(Arc<Inner>);
 struct Inner {
     node: Arc<Node>,
     house: Arc<Mutex<Addr<House>>>,
+    homes: Vec<Home>,
+    /// Once somebody has followed a feed; a dead one is replaced by the next who does.
+    feed_hub: Mutex<Option<Door<FeedHub>>>,
     /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
     ingestion: RwLock<HashMap<ThreadId, Taker>>,
     draining: AtomicBool,

@@ -40,6 +40,7 @@ pub(crate) fn report(node: &Node) -> Report {
         let name = format!("ingestion/{n}");
         actors.push(of(ActorType::Ingestion, name, None, vitals, Phase::Running));
     }
+    actors.push(of(ActorType::FeedHub, "feed_hub".to_owned(), None, &node.feed_hub, Phase::Running));
     Report {
         actors,
         warehouses,
@@ -134,6 +135,7 @@ fn failures(wms_link: &Arc<Vitals>) -> u32 {
         Some(Observed::WmsLink { failures, .. }) => failures,
         Some(
             Observed::House { .. }
+            | Observed::FeedHub { .. }
             | Observed::Warehouse { .. }
             | Observed::Pipeline { .. }
             | Observed::Inventory { .. }

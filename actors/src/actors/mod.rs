@@ -6,6 +6,7 @@
 //! House ──starts──▶ Warehouse ──starts──▶ Inventory, WmsLink, Manifester, Pipeline
 //!   ▲ TreeDown ◀──────── ▲ ChildDown ◀──────── each child's tripwire, whatever the cause
 //!   ▲ Wake ◀── Desk ◀── Ingestion and every other writer of a lane; Nudge ──▶ Pipeline
+//! whoever follows a feed ──Follow──▶ FeedHub ──one rendering of each event──▶ all who follow
 //! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
 //! ```
 //!
@@ -18,6 +19,7 @@ pub(crate) mod census;
 pub(crate) mod conduct;
 pub(crate) mod desk;
 pub(crate) mod events;
+pub(crate) mod feed_hub;
 pub(crate) mod gate;
 pub(crate) mod gathering;
 pub(crate) mod home;

@@ -19,6 +19,8 @@ pub enum ActorType {
     House,
     /// Takes commands in.
     Ingestion,
+    /// Hands events to all who follow a feed.
+    FeedHub,
     /// Supervises one warehouse's tree.
     Warehouse,
     /// Works one warehouse turn by turn.
@@ -33,9 +35,10 @@ pub enum ActorType {
 
 impl ActorType {
     /// All types.
-    pub const ALL: [ActorType; 7] = [
+    pub const ALL: [ActorType; 8] = [
         ActorType::House,
         ActorType::Ingestion,
+        ActorType::FeedHub,
         ActorType::Warehouse,
         ActorType::Pipeline,
         ActorType::Inventory,
@@ -49,6 +52,7 @@ impl ActorType {
         match self {
             ActorType::House => "house",
             ActorType::Ingestion => "ingestion",
+            ActorType::FeedHub => "feed_hub",
             ActorType::Warehouse => "warehouse",
             ActorType::Pipeline => "pipeline",
             ActorType::Inventory => "inventory",
@@ -214,6 +218,13 @@ pub enum Observed {
         down: usize,
         /// True when it starts no more trees.
         ending: bool,
+    },
+    /// The FeedHub.
+    FeedHub {
+        /// Feeds that are followed.
+        feeds: usize,
+        /// Who follows them, when one of them began or ended last.
+        followers: usize,
     },
     /// A Warehouse.
     Warehouse {

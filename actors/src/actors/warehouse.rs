@@ -109,7 +109,9 @@ impl Warehouse {
             ActorType::WmsLink => &vitals.wms_link,
             ActorType::Manifester => &vitals.manifester,
             // The other two are no children of a Warehouse.
-            ActorType::Warehouse | ActorType::House | ActorType::Ingestion => &vitals.warehouse,
+            ActorType::Warehouse | ActorType::House | ActorType::Ingestion | ActorType::FeedHub => {
+                &vitals.warehouse
+            }
         }
     }
 

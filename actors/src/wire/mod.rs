@@ -14,5 +14,6 @@ pub mod reader;
 pub mod requests;
 pub mod status;
 mod story;
+pub mod tickets;
 pub mod time;
 pub mod wms;
