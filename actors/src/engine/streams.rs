@@ -206,7 +206,8 @@ impl FeedReader {
             }
             let behind = self.tail.as_ref().is_none_or(|tail| self.read_to < tail.after);
             if behind {
-                if let Some(next) = self.catch_up().await {
+                // Apart, so that who only waits does not carry what this needs.
+                if let Some(next) = Box::pin(self.catch_up()).await {
                     return next;
                 }
                 continue;
@@ -292,7 +293,7 @@ impl TransactionReader {
         loop {
             let (events, after) = match &mut self.state {
                 Step::Begin => {
-                    match self.fetch().await {
+                    match Box::pin(self.fetch()).await {
                         Some(state) => self.state = state,
                         None => return Next::Cut,
                     }
@@ -307,7 +308,7 @@ impl TransactionReader {
             match after {
                 After::End => return Next::End,
                 After::Look => {
-                    if !self.look().await {
+                    if !Box::pin(self.look()).await {
                         return Next::Cut;
                     }
                 }

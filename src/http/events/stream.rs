@@ -75,7 +75,7 @@ impl Session {
         Session { state, client, seen: start.after, followed, comments, ready, over: false, _place: place }
     }
 
-    /// The body.
+    /// The body. What a stream costs while nothing happens is what this holds.
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
         unfold(self, |mut session| async move {
             let chunk = session.next().await?;
