@@ -325,6 +325,8 @@ fn http_options(settings: &Settings, drain: CancellationToken) -> HttpOptions {
         client_rate: NonZeroU32::new(settings.limits.client_rate),
         retention: settings.transactions.retention,
         drain,
+        streams_max: settings.limits.sse_connections_max,
+        cors_origins: settings.http.cors_origins.clone(),
         // With keys a caller proves who it is; without, only that it stands on this machine.
         loopback_only: settings.keys.is_empty(),
         grace: settings.shutdown.grace,

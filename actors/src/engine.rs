@@ -17,6 +17,7 @@ use crate::actors::census;
 use crate::actors::desk::Desk;
 pub use crate::actors::events::Event;
 use crate::actors::events::EventCache;
+use crate::actors::feed_hub::FeedHub;
 use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
@@ -45,7 +46,7 @@ use crate::ports::webhook::Courier;
 use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
 
 use keeping::{homes, keep_house, keep_notifier};
-pub use streams::Listener;
+pub use streams::{FeedReader, Listener, Next, Place, TransactionReader};
 
 /// Everything that the engine is started with.
 pub struct Options {
@@ -136,6 +137,7 @@ impl Engine {
             ending: AtomicBool::new(false),
             tallies: Tallies::new(),
             house: Vitals::new(),
+            feed_hub: Vitals::new(),
             ingestion: RwLock::default(),
         });
         for partition in paused {
@@ -148,11 +150,13 @@ impl Engine {
             node.warehouses.iter().map(|w| (w.partition, (options.wms)(w, sink.clone()))).collect();
         let homes = homes(options.threads);
         let notifier = keep_notifier(node.clone(), homes.clone());
-        let house = keep_house(node.clone(), homes, wms);
+        let house = keep_house(node.clone(), homes.clone(), wms);
         Ok(Handle(Arc::new(Inner {
             node,
             house,
             notifier,
+            homes,
+            feed_hub: Mutex::new(None),
             ingestion: RwLock::new(HashMap::new()),
             draining: AtomicBool::new(false),
         })))
@@ -170,6 +174,9 @@ struct Inner {
     node: Arc<Node>,
     house: Arc<Mutex<Addr<House>>>,
     notifier: Arc<Mutex<Addr<Notifier>>>,
+    homes: Vec<Home>,
+    /// Once somebody has followed a feed; a dead one is replaced by the next who does.
+    feed_hub: Mutex<Option<Door<FeedHub>>>,
     /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
     ingestion: RwLock<HashMap<ThreadId, Taker>>,
     draining: AtomicBool,

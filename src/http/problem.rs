@@ -31,6 +31,8 @@ pub(crate) enum Problem {
     Unauthorized,
     /// A key that may not do this.
     Forbidden(&'static str),
+    /// The ticket, or its cookie, is for another stream.
+    TicketScope,
     /// Without keys: a page of another origin.
     OriginNotAllowed,
     /// Without keys: not addressed to this machine.
@@ -172,6 +174,7 @@ impl Problem {
             Problem::ClientRequired => (400, "client_required", "Client required"),
             Problem::Unauthorized => (401, "unauthorized", "Unauthorized"),
             Problem::Forbidden(_) => (403, "forbidden", "Forbidden"),
+            Problem::TicketScope => (403, "ticket_scope", "Ticket for another stream"),
             Problem::OriginNotAllowed => (403, "origin_not_allowed", "Origin not allowed"),
             Problem::HostNotAllowed => (421, "host_not_allowed", "Host not allowed"),
             Problem::NotFound => (404, "not_found", "Not found"),
@@ -220,6 +223,7 @@ impl Problem {
             }
             Problem::ClientRequired => "name the client with ?client= or, for a move, with owner",
             Problem::Unauthorized => "send a key: Authorization: Bearer <key>",
+            Problem::TicketScope => "the ticket, or the cookie that it set, is for another stream",
             Problem::OriginNotAllowed => "without keys only pages of this machine may call",
             Problem::HostNotAllowed => "without keys the server answers only under a loopback name",
             Problem::NotFound => "there is nothing here for this caller",
@@ -258,6 +262,7 @@ impl Problem {
             | Problem::ClientRequired
             | Problem::Unauthorized
             | Problem::Forbidden(_)
+            | Problem::TicketScope
             | Problem::OriginNotAllowed
             | Problem::HostNotAllowed
             | Problem::NotFound

@@ -79,6 +79,9 @@ pub(crate) struct Http {
     /// Port 0 takes a free one.
     #[serde(deserialize_with = "parse::listen")]
     pub(crate) listen: SocketAddr,
+    /// Exactly as a browser writes them.
+    #[serde(deserialize_with = "parse::origins")]
+    pub(crate) cors_origins: Vec<String>,
 }
 
 /// `[store]`
@@ -313,6 +316,9 @@ pub(crate) struct Limits {
     /// Of one command.
     #[serde(deserialize_with = "parse::size::<_, { 1 << 10 }, { 10 << 20 }>")]
     pub(crate) body_max: ByteSize,
+    /// Streams of events.
+    #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
+    pub(crate) sse_connections_max: usize,
     /// Requests that wait.
     #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
     pub(crate) waiters_max: usize,

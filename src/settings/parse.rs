@@ -21,6 +21,36 @@ pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D
     text(from, "an address and a port, say \"127.0.0.1:8080\"", |s| s.parse().ok())
 }
 
+/// Origins of pages, as a browser writes them: scheme, host in small letters, and the port unless it is
+/// the scheme's own; no path.
+pub(super) fn origins<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let origins: Vec<String> = Vec::deserialize(from)?;
+    for origin in &origins {
+        if !is_origin(origin) {
+            return Err(D::Error::custom(format!(
+                "found {origin:?}, expected an origin as a browser writes it, say \"https://shop.example\""
+            )));
+        }
+    }
+    Ok(origins)
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, own, rest)) = [("http://", ":80"), ("https://", ":443")]
+        .into_iter()
+        .find_map(|(scheme, own)| Some((scheme, own, text.strip_prefix(scheme)?)))
+    else {
+        return false;
+    };
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
+    // What the parser reads as an address without a path comes back with a slash and nothing else.
+    let read = text.parse::<reqwest::Url>().ok();
+    !rest.is_empty()
+        && rest.bytes().all(plain)
+        && !rest.ends_with(own)
+        && read.is_some_and(|url| url.as_str() == format!("{scheme}{rest}/"))
+}
+
 /// A path that is not empty.
 pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     text(from, "the path of a directory", |s| (!s.is_empty()).then(|| PathBuf::from(s)))

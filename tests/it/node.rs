@@ -50,6 +50,8 @@ impl Node {
             client_rate: None,
             retention: Duration::from_secs(86_400),
             drain: CancellationToken::new(),
+            streams_max: 100,
+            cors_origins: Vec::new(),
             loopback_only: true,
             grace: Duration::from_secs(1),
         };

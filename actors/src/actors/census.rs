@@ -45,6 +45,7 @@ pub(crate) fn report(node: &Node) -> Report {
         actors.push(of(ActorType::Ingestion, name, None, vitals, Phase::Running));
     }
     actors.push(notifier(node));
+    actors.push(of(ActorType::FeedHub, "feed_hub".to_owned(), None, &node.feed_hub, Phase::Running));
     Report {
         actors,
         warehouses,
@@ -159,6 +160,7 @@ fn failures(wms_link: &Arc<Vitals>) -> u32 {
         Some(Observed::WmsLink { failures, .. }) => failures,
         Some(
             Observed::House { .. }
+            | Observed::FeedHub { .. }
             | Observed::Warehouse { .. }
             | Observed::Pipeline { .. }
             | Observed::Inventory { .. }

@@ -6,6 +6,7 @@
 //! House ──starts──▶ Warehouse ──starts──▶ Inventory, WmsLink, Manifester, Pipeline
 //!   ▲ TreeDown ◀──────── ▲ ChildDown ◀──────── each child's tripwire, whatever the cause
 //!   ▲ Wake ◀── Desk ◀── Ingestion and every other writer of a lane; Nudge ──▶ Pipeline
+//! whoever follows a feed ──Follow──▶ FeedHub ──one rendering of each event──▶ all who follow
 //! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
 //! ```
 //!
@@ -20,6 +21,7 @@ pub(crate) mod census;
 pub(crate) mod conduct;
 pub(crate) mod desk;
 pub(crate) mod events;
+pub(crate) mod feed_hub;
 pub(crate) mod gate;
 pub(crate) mod gathering;
 pub(crate) mod home;
@@ -28,6 +30,7 @@ pub(crate) mod ingestion;
 pub(crate) mod inventory;
 pub(crate) mod letters;
 pub(crate) mod manifester;
+pub(crate) mod observed;
 pub(crate) mod options;
 pub(crate) mod pipeline;
 pub mod report;

@@ -1,10 +1,10 @@
 //! The actors' report: the one picture of a running node that `/metrics`, the operators' pages and
 //! the tests read. It is put together from what the actors left behind, and asks none of them.
 
-use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
+pub use super::observed::Observed;
 use crate::domain::command::Kind;
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
@@ -19,6 +19,8 @@ pub enum ActorType {
     House,
     /// Takes commands in.
     Ingestion,
+    /// Hands events to all who follow a feed.
+    FeedHub,
     /// Supervises one warehouse's tree.
     Warehouse,
     /// Works one warehouse turn by turn.
@@ -37,9 +39,10 @@ pub enum ActorType {
 
 impl ActorType {
     /// All types.
-    pub const ALL: [ActorType; 9] = [
+    pub const ALL: [ActorType; 10] = [
         ActorType::House,
         ActorType::Ingestion,
+        ActorType::FeedHub,
         ActorType::Warehouse,
         ActorType::Pipeline,
         ActorType::Inventory,
@@ -55,6 +58,7 @@ impl ActorType {
         match self {
             ActorType::House => "house",
             ActorType::Ingestion => "ingestion",
+            ActorType::FeedHub => "feed_hub",
             ActorType::Warehouse => "warehouse",
             ActorType::Pipeline => "pipeline",
             ActorType::Inventory => "inventory",
@@ -204,92 +208,6 @@ impl Phase {
             Phase::Down => "down",
         }
     }
-}
-
-/// What an actor shows of what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Observed {
-    /// The House: trees by phase.
-    House {
-        /// With nothing to do.
-        asleep: usize,
-        /// Not yet ready.
-        starting: usize,
-        /// At work.
-        running: usize,
-        /// Waiting for their next start.
-        down: usize,
-        /// True when it starts no more trees.
-        ending: bool,
-    },
-    /// A Warehouse.
-    Warehouse {
-        /// Of its partition; 0 while it does not own it.
-        epoch: u64,
-    },
-    /// A Pipeline, when its last turn ended.
-    Pipeline {
-        /// Orders in the work lane.
-        backlog: u64,
-        /// Orders in hand.
-        open: usize,
-        /// Of these, to go into a wave when a credit is free.
-        ready: usize,
-        /// Releases that the WMS has not settled.
-        credits_used: usize,
-        /// Waves that it has not answered.
-        unanswered_waves: usize,
-        /// Closed manifests that have not departed.
-        manifests: usize,
-    },
-    /// An Inventory.
-    Inventory {
-        /// Positions.
-        positions: usize,
-        /// Orders that wait for stock.
-        waiting: usize,
-    },
-    /// A WmsLink.
-    WmsLink {
-        /// Calls to make.
-        waiting: usize,
-        /// Calls without an answer yet.
-        under_way: usize,
-        /// Calls in a row that failed.
-        failures: u32,
-        /// True during the pause after one.
-        paused: bool,
-    },
-    /// A Manifester.
-    Manifester {
-        /// Carriers and services with cartons.
-        groups: usize,
-        /// Cartons that no manifest has yet.
-        cartons: usize,
-        /// Serials left in its block.
-        serials_left: u64,
-    },
-    /// A Notifier.
-    Notifier {
-        /// Endpoints whose actors live.
-        running: usize,
-        /// Endpoints whose next start waits.
-        down: usize,
-    },
-    /// An Endpoint.
-    Endpoint {
-        /// Every event of the feed up to here is finished or kept by itself.
-        cursor: u64,
-        /// Events that are taken up and not finished.
-        waiting: usize,
-        /// Attempts under way.
-        under_way: usize,
-        /// True while one try at a time is let through.
-        breaker_open: bool,
-        /// Replays that wait.
-        replays: usize,
-    },
 }
 
 /// One actor.

@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) tallies: Tallies,
     /// Of the House, through all its restarts.
     pub(crate) house: Arc<Vitals>,
+    /// Of the FeedHub, through all its restarts.
+    pub(crate) feed_hub: Arc<Vitals>,
     /// Of the Ingestion of each thread that ever submitted.
     pub(crate) ingestion: RwLock<Vec<Arc<Vitals>>>,
 }

@@ -112,6 +112,7 @@ impl Warehouse {
             ActorType::Warehouse
             | ActorType::House
             | ActorType::Ingestion
+            | ActorType::FeedHub
             | ActorType::Notifier
             | ActorType::Endpoint => &vitals.warehouse,
         }

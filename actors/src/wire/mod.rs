@@ -16,5 +16,6 @@ pub mod requests;
 pub mod signature;
 pub mod status;
 mod story;
+pub mod tickets;
 pub mod time;
 pub mod wms;

@@ -14,6 +14,7 @@ use wavegate_engine::engine::report::{ActorReport, ActorType, Cause, Outcome, Re
 use wavegate_engine::ports::measure::Distribution;
 
 use super::process::Process;
+use crate::http::state::Streams;
 
 /// What a metric is called and means. The unit stands in the name when it is written.
 struct Family {
@@ -235,6 +236,22 @@ impl<'a> Families<'a> {
                 let shown = causes.filter(|(cause, n)| *cause == Cause::Panic || *n > 0);
                 shown.map(move |(cause, n)| ([("actor", actor.as_str()), ("cause", cause.as_str())], n))
             }),
+        )
+    }
+
+    /// Streams of events.
+    pub(super) fn streams(&mut self, streams: Streams) -> fmt::Result {
+        self.gauge(
+            plain("sse_connections", "Streams of events that are open."),
+            [(ALONE, streams.open as f64)],
+        )?;
+        self.gauge(
+            plain("sse_connections_max", "Streams of events that may be open."),
+            [(ALONE, streams.max as f64)],
+        )?;
+        self.counter(
+            plain("sse_cut", "Streams that were cut because they did not keep up or could not be read; they go on by their cursor."),
+            [(ALONE, streams.cut)],
         )
     }
 

@@ -97,6 +97,7 @@ pub(crate) fn site() -> Site {
         ending: std::sync::atomic::AtomicBool::new(false),
         tallies: Tallies::new(),
         house: Vitals::new(),
+        feed_hub: Vitals::new(),
         ingestion: parking_lot::RwLock::default(),
     };
     Site {
