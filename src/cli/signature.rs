@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use wavegate_engine::ports::clock::{Clock, SystemClock};
 use wavegate_engine::wire::signature;
 
 use super::{Failure, print};
@@ -62,10 +63,16 @@ pub(super) fn run(command: &Signature) -> Result<(), Failure> {
         Signature::Verify(Verified { signed: Signed { secret, id, timestamp, file }, signature }) => {
             let secret = signature::secret(secret).map_err(|e| Failure::usage(format!("--secret: {e}")))?;
             let body = body(file.as_deref())?;
-            // A delivery that is looked into is an old one, so its age is not judged.
             signature::verify(&secret, id, timestamp, signature, &body, None)
                 .map_err(|e| Failure::failed(e.to_string()))?;
-            print("the signature is of this id, timestamp and body\n")
+            print("the signature is of this id, timestamp and body\n")?;
+            // A delivery that is looked into is an old one; that is worth a word and no failure.
+            if let Err(e) =
+                signature::verify(&secret, id, timestamp, signature, &body, Some(SystemClock.now()))
+            {
+                print(&format!("a consumer would refuse it by now: {e}\n"))?;
+            }
+            Ok(())
         }
     }
 }

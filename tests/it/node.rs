@@ -17,8 +17,8 @@ use wavegate_engine::engine::{Engine, Handle, Options, Rules, Submission, Thread
 use wavegate_engine::ports::clock::{Clock, SystemClock};
 use wavegate_engine::ports::entropy::SeededEntropy;
 use wavegate_engine::ports::faults::Faults;
-use wavegate_engine::ports::webhook::NoCourier;
 use wavegate_engine::store::memory::MemoryStore;
+use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::simulated::{Settings, Simulated};
 
 use crate::server::client;
@@ -131,6 +131,10 @@ pub(crate) async fn engine(
     let fast = |ms| Duration::from_millis(ms);
     let settings = Settings { pick: fast(20), pack: fast(10), depart: fast(30), ..Settings::default() };
     let wms_clock = clock.clone();
+    crate::server::client();
+    let guard = Guard::new(vec!["127.0.0.0/8".parse().expect("a network")]);
+    let courier = HttpCourier::new(guard, Arc::new(SystemLookup), clock.clone());
+    let courier = Arc::new(courier.expect("a client"));
     let options = Options {
         store: Arc::new(store),
         warehouses: [("ATL1", 1), ("DFW2", 2)].map(warehouse).into(),
@@ -154,7 +158,7 @@ pub(crate) async fn engine(
         wms: Box::new(move |w, sink| {
             Arc::new(Simulated::new(w.partition, settings.clone(), wms_clock.clone(), sink))
         }),
-        courier: Arc::new(NoCourier),
+        courier,
     };
     Engine::start(options).await.expect("a start on an empty store")
 }

@@ -11,10 +11,12 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use reqwest::Method;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
+use wavegate_engine::ports::faults::{ArmedFaults, FaultPoint};
 
 use crate::door::{self, ACME, Answer, GLOBEX, OPERATOR, WMS, get, keys, post, receive, request, send};
+use crate::node::Node;
 use crate::server::{TestServer, wavegate};
-use crate::shop::{PATIENCE, fast_warehouses};
+use crate::shop::{self, PATIENCE, fast_warehouses};
 
 const LOOPBACK: &str = "webhooks.allow_cidrs=[\"127.0.0.0/8\"]";
 const ENDPOINTS: &str = "/v1/webhooks/endpoints";
@@ -766,6 +768,33 @@ async fn endpoints_are_seen_among_the_actors_and_in_the_metrics() {
     let metrics = request(&server, Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("delivery_attempt_seconds_count{outcome=\"delivered\"} 2"), "{metrics}");
     assert!(metrics.contains("dead_letters_total{kind=\"delivery\"} 0"), "{metrics}");
+}
+
+#[actix_rt::test]
+async fn an_endpoint_that_dies_comes_back_and_goes_on_where_it_was() {
+    let faults = Arc::new(ArmedFaults::default());
+    let (node, receiver) = (Node::start(faults.clone()).await, Receiver::willing());
+    let http = crate::server::client();
+    let at = |path: &str| format!("{}{path}", node.url);
+    let body = json!({"url": receiver.url, "types": ["wavegate.move.*"], "delivery": "every"});
+    let (code, made) = shop::post(&http, at(ENDPOINTS), &body).await;
+    assert_eq!(code, 201, "{made}");
+    let name = format!("endpoint/{}", made["id"].as_str().unwrap());
+    node.actor_when(&name, |actor| actor["state"] == "running").await;
+    let receipt = async |n: u32| {
+        let receipt = shop::receipt(&format!("asn-{n}"), "ATL1", "A", 5);
+        assert_eq!(shop::post(&http, at("/v1/inventory/moves"), &receipt).await.0, 202);
+    };
+    receipt(1).await;
+    receiver.when(|all| all.len() == 2).await;
+    faults.arm(FaultPoint::Endpoint, None);
+    let ping = at(&format!("{ENDPOINTS}/{}/ping", made["id"].as_str().unwrap()));
+    assert_eq!(shop::post(&http, ping, &json!({})).await.0, 503, "it dies of it");
+    receipt(2).await;
+    let heard = receiver.when(|all| all.iter().map(Heard::id).collect::<BTreeSet<_>>().len() == 4).await;
+    assert!(heard.iter().all(|h| h.event["type"] != "wavegate.endpoint.ping"));
+    let actor = node.actor_when(&name, |actor| actor["state"] == "running").await;
+    assert_eq!((&actor["restarts"]["count"], &actor["restarts"]["last_cause"]), (&json!(1), &json!("panic")));
 }
 
 #[test]

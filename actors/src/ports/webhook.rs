@@ -1,5 +1,6 @@
 //! Whoever carries deliveries to consumers.
 
+use bytes::Bytes;
 use std::time::Duration;
 
 use super::BoxFuture;
@@ -24,7 +25,7 @@ pub struct Parcel {
     /// Further headers; one that HTTP cannot hold is left out.
     pub headers: Vec<(&'static str, String)>,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 /// What a consumer answered.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::actors::events::{self, Event};
@@ -25,7 +26,7 @@ pub(super) struct Message {
     pub(super) correlation: String,
     /// Of the call that the event goes back to.
     pub(super) trace: Option<TraceContext>,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
 }
 
 /// What came of an attempt.
@@ -44,7 +45,7 @@ impl From<&Event> for Message {
             transaction: (event.version > 0).then_some(event.transaction),
             correlation: event.correlation.to_string(),
             trace: event.traceparent.parse().ok(),
-            body: event.body.to_vec(),
+            body: event.body.clone(),
         }
     }
 }

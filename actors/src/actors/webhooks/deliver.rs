@@ -48,6 +48,9 @@ impl Endpoint {
                 // Nothing was written; until it is nothing more is begun.
                 Err(why @ (CommitError::Full | CommitError::Unavailable(_))) => {
                     tracing::warn!(%why, "a webhook endpoint's record did not go through and is tried again");
+                    if let Some(held) = &mut endpoint.held {
+                        held.troubled = true;
+                    }
                     ctx.run_later(RETRY, move |endpoint, ctx| endpoint.write(record, ctx));
                 }
                 Err(why @ (CommitError::Conflict | CommitError::Unknown(_))) => {
@@ -61,7 +64,7 @@ impl Endpoint {
     fn written(&mut self, record: &DeliveryRecord, ctx: &mut Context<Self>) {
         self.node.hooks.kept_aside(record.dead.len());
         let Some(held) = &mut self.held else { return };
-        held.recording = false;
+        (held.recording, held.troubled) = (false, false);
         if record.disabled.is_some() {
             self.node.bell.ring(held.endpoint.client);
             self.node.hooks.look();
@@ -162,7 +165,7 @@ impl Endpoint {
     fn attempt(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
         loop {
-            let Some(held) = &mut self.held else { return };
+            let Some(held) = self.held.as_mut().filter(|held| !held.troubled) else { return };
             let Some((entry, behind)) = held.queue.next(now) else { return };
             let (node, endpoint) = (self.node.clone(), held.endpoint.clone());
             let flight = async move {

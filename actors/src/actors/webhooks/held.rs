@@ -31,6 +31,8 @@ pub(super) struct Held {
     pub(super) unrecorded: Unrecorded,
     pub(super) recorded_cursor: u64,
     pub(super) recording: bool,
+    /// The last record did not go through yet: nothing more is begun until it has.
+    pub(super) troubled: bool,
     /// The cursor may be recorded though little has happened.
     pub(super) cursor_is_due: bool,
     pub(super) reading: bool,
@@ -80,6 +82,7 @@ impl Held {
             unrecorded: Unrecorded::default(),
             recorded_cursor: cursor,
             recording: false,
+            troubled: false,
             cursor_is_due: false,
             reading: false,
             may_have_more: true,

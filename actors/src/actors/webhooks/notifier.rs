@@ -248,9 +248,11 @@ impl Handler<End> for Notifier {
     type Result = ();
 
     fn handle(&mut self, _: End, _: &mut Self::Context) {
-        for child in self.children.values() {
-            if let Some(addr) = &child.addr {
-                addr.do_send(Finish);
+        for (id, child) in &self.children {
+            match &child.addr {
+                Some(addr) => addr.do_send(Finish),
+                // Nobody waits for one that is not started again.
+                None => self.node.hooks.hook(*id).phase_is(Phase::Asleep),
             }
         }
     }

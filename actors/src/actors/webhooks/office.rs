@@ -244,7 +244,7 @@ impl Office {
         let door = node.hooks.known(id).and_then(|hook| hook.door()).ok_or(OfficeError::Busy)?;
         let own = format!("{id}.ping.{:016x}", node.entropy.next());
         let message = Message {
-            body: ping(&own, id, node.now(), correlation, trace),
+            body: ping(&own, id, node.now(), correlation, trace).into(),
             id: own,
             event_type: "wavegate.endpoint.ping".to_owned(),
             transaction: None,

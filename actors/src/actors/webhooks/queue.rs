@@ -192,6 +192,10 @@ impl Queue {
     /// Takes up the next event of the feed. Answers the events that it replaced.
     pub(crate) fn take_up(&mut self, entry: FeedEntry, now: Timestamp) -> Vec<u64> {
         self.passed(entry.sequence);
+        // Beyond the cursor some events have rows already: they are what was read again after a death.
+        if self.items.contains_key(&entry.sequence) {
+            return Vec::new();
+        }
         self.unstored.insert(entry.sequence);
         self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false })
     }
@@ -412,6 +416,19 @@ mod tests {
         settle(&mut queue, 3, Outcome::Delivered, NOW);
         settle(&mut queue, 4, Outcome::Delivered, NOW);
         assert_eq!((queue.cursor(), queue.taken_to()), (9, 9));
+    }
+
+    #[test]
+    fn what_is_read_again_after_a_death_keeps_its_attempts() {
+        let row = PendingDelivery { entry: entry(3, 3), attempts: 2, next_at: NOW };
+        let mut queue = Queue::new(DeliveryMode::Every, 1, vec![row]);
+        queue.take_up(entry(2, 2), NOW);
+        queue.take_up(entry(3, 3), NOW);
+        assert_eq!((queue.len(), queue.cursor()), (2, 1));
+        assert_eq!(queue.next(NOW), Some((entry(2, 2), 0)));
+        assert_eq!(queue.next(NOW), Some((entry(3, 3), 2)));
+        settle(&mut queue, 2, Outcome::Delivered, NOW);
+        assert_eq!(queue.cursor(), 3);
     }
 
     #[test]

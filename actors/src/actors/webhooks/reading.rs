@@ -13,6 +13,8 @@ use crate::wire::event::TypeFilter;
 
 /// Entries of the feed that are read at a time; each is rendered to know its type.
 const PAGE: usize = 32;
+/// Of a replay more: most are passed over by their time alone.
+const REPLAY_PAGE: usize = 256;
 /// A page of the feed: which entries are wanted, and the last of all.
 pub(super) struct Page {
     pub(super) wanted: Vec<FeedEntry>,
@@ -58,8 +60,8 @@ pub(super) async fn read_replay(
         Which::Span { since, until, types } => (*since, *until, types),
     };
     let filter = if types.is_empty() { own.clone() } else { filter(types) };
-    let entries = node.store.feed(client, replay.cursor, PAGE).await?;
-    let full = entries.len() == PAGE;
+    let entries = node.store.feed(client, replay.cursor, REPLAY_PAGE).await?;
+    let full = entries.len() == REPLAY_PAGE;
     let mut wanted = Vec::new();
     let mut cursor = replay.cursor;
     for entry in entries.into_iter().take_while(|entry| entry.sequence <= until_sequence) {

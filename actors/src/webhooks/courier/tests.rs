@@ -115,7 +115,7 @@ fn parcel(url: String) -> Parcel {
         url,
         content_type: "application/json",
         headers: vec![("webhook-id", "a.1".to_owned()), ("x-correlation-id", "no\nheader".to_owned())],
-        body: br#"{"a":1}"#.to_vec(),
+        body: br#"{"a":1}"#.as_slice().into(),
     }
 }
 
