@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use wavegate_engine::domain::endpoint::Schedule;
 use wavegate_engine::domain::fact::Fact;
 use wavegate_engine::domain::ids::{PartitionId, TransactionId};
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
@@ -24,6 +25,7 @@ use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
+use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
@@ -180,7 +182,9 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
             manifest_cartons_max: settings.manifests.cartons_max,
             sscc_prefix: settings.manifests.sscc_prefix,
             retention: settings.transactions.retention,
+            events_retention: settings.events.retention.min(settings.transactions.retention),
             waiters_max: settings.limits.waiters_max,
+            webhook_schedule: Schedule::new(settings.webhooks.schedule.clone()),
         },
         clients: clients(&settings.keys),
         threads: Threads::Arbiters(settings.engine.threads),
@@ -188,7 +192,15 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
         entropy: Arc::new(SystemEntropy),
         faults,
         wms,
+        courier: Arc::new(courier(settings)?),
     })
+}
+
+/// Carries webhooks to the public internet and to what the settings open besides.
+fn courier(settings: &Settings) -> Result<HttpCourier, Error> {
+    let guard = Guard::new(settings.webhooks.allow_cidrs.clone());
+    let courier = HttpCourier::new(guard, Arc::new(SystemLookup), Arc::new(SystemClock));
+    courier.map_err(|e| Error::System(Box::new(e)))
 }
 
 fn warehouse(w: &Warehouse) -> WarehouseOptions {
@@ -313,6 +325,8 @@ fn http_options(settings: &Settings, drain: CancellationToken) -> HttpOptions {
         client_rate: NonZeroU32::new(settings.limits.client_rate),
         retention: settings.transactions.retention,
         drain,
+        streams_max: settings.limits.sse_connections_max,
+        cors_origins: settings.http.cors_origins.clone(),
         // With keys a caller proves who it is; without, only that it stands on this machine.
         loopback_only: settings.keys.is_empty(),
         grace: settings.shutdown.grace,

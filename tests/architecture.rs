@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A layer of the engine and what it may name of the others.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 8] = [
     ("domain", &["domain"]),
     ("wire", &["wire", "domain"]),
     ("ports", &["ports", "wire", "domain"]),
     ("store", &["store", "ports", "wire", "domain"]),
     ("wms", &["wms", "ports", "wire", "domain"]),
+    ("webhooks", &["webhooks", "ports", "wire", "domain"]),
     // Only `store::digest` is shared with backends.
     ("actors", &["actors", "store", "ports", "wire", "domain"]),
     ("engine", &["engine", "actors", "store", "ports", "wire", "domain"]),

@@ -1,5 +1,9 @@
 //! The only public door to the running engine: [`Engine::start`] gives a [`Handle`].
 
+mod keeping;
+mod streams;
+mod webhooks;
+
 use actix::Addr;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap};
@@ -8,8 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use crate::actors::bell::Bell;
 use crate::actors::census;
 use crate::actors::desk::Desk;
+pub use crate::actors::events::Event;
+use crate::actors::events::EventCache;
+use crate::actors::feed_hub::FeedHub;
 use crate::actors::gate::{AskError, Door};
 use crate::actors::home::Home;
 use crate::actors::house::{Drain, House};
@@ -20,21 +28,25 @@ pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, Warehou
 pub use crate::actors::report;
 use crate::actors::site::Node;
 use crate::actors::tallies::Tallies;
-use crate::actors::tripwire::Tripwire;
 use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
+use crate::actors::webhooks::{End, Hooks, Notifier};
+pub use crate::actors::webhooks::{NewEndpoint, Office, OfficeError};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
-use crate::ports::background;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::faults::Faults;
 use crate::ports::store::{
     CommitError, Instruction, Lookup, ReadError, RegisterError, Registration, SharedStore,
 };
+use crate::ports::webhook::Courier;
 use crate::ports::wms::{ConfirmationSink, Sink, Wms, WmsError};
+
+use keeping::{homes, keep_house, keep_notifier};
+pub use streams::{FeedReader, Listener, Next, Place, TransactionReader};
 
 /// Everything that the engine is started with.
 pub struct Options {
@@ -56,6 +68,8 @@ pub struct Options {
     pub faults: Arc<dyn Faults>,
     /// Builds a warehouse's WMS; it reports through the sink.
     pub wms: WmsMaker,
+    /// Who carries webhooks to their consumers.
+    pub courier: Arc<dyn Courier>,
 }
 
 /// Builds the WMS of a warehouse.
@@ -102,6 +116,7 @@ impl Engine {
         let paused = options.store.paused().await?;
         let clients: HashMap<String, ClientNo> = registered.clients.iter().cloned().collect();
         let node = Arc::new(Node {
+            feed_epoch: options.store.feed_epoch(),
             store: options.store,
             clock: options.clock,
             entropy: options.entropy,
@@ -114,11 +129,15 @@ impl Engine {
                 .map(|w| (w.partition, Arc::new(Desk::new(w.partition))))
                 .collect(),
             waiters: Waiters::new(options.rules.waiters_max),
+            bell: Bell::default(),
+            events: EventCache::new(),
+            hooks: Hooks::new(options.courier, options.rules.webhook_schedule.clone()),
             rules: options.rules,
             warehouses: Warehouses::new(options.warehouses),
             ending: AtomicBool::new(false),
             tallies: Tallies::new(),
             house: Vitals::new(),
+            feed_hub: Vitals::new(),
             ingestion: RwLock::default(),
         });
         for partition in paused {
@@ -130,67 +149,18 @@ impl Engine {
         let wms: BTreeMap<PartitionId, Arc<dyn Wms>> =
             node.warehouses.iter().map(|w| (w.partition, (options.wms)(w, sink.clone()))).collect();
         let homes = homes(options.threads);
-        let house = keep_house(node.clone(), homes, wms);
+        let notifier = keep_notifier(node.clone(), homes.clone());
+        let house = keep_house(node.clone(), homes.clone(), wms);
         Ok(Handle(Arc::new(Inner {
             node,
             house,
+            notifier,
+            homes,
+            feed_hub: Mutex::new(None),
             ingestion: RwLock::new(HashMap::new()),
             draining: AtomicBool::new(false),
         })))
     }
-}
-
-fn homes(threads: Threads) -> Vec<Home> {
-    match threads {
-        Threads::Here => vec![Home::Here],
-        Threads::Arbiters(n) => {
-            let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-            let n = if n == 0 { cores() } else { n };
-            let arbiter = |_| {
-                let arbiter = actix::Arbiter::new().handle();
-                arbiter.spawn_fn(background::stand_back);
-                Home::Arbiter(arbiter)
-            };
-            (0..n).map(arbiter).collect()
-        }
-    }
-}
-
-/// Starts the House, and a fresh one whenever it is gone: it is the one actor without a supervisor
-/// among the actors.
-fn keep_house(
-    node: Arc<Node>,
-    homes: Vec<Home>,
-    wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
-) -> Arc<Mutex<Addr<House>>> {
-    let (gone, mut is_gone) = tokio::sync::mpsc::unbounded_channel();
-    let home = homes[0].clone();
-    let (vitals, clock) = (node.house.clone(), node.clock.clone());
-    let start = move || {
-        let gone = gone.clone();
-        let tripwire = Tripwire::new(move |panicked| {
-            // The keeper is gone only when the node is.
-            let _ended = gone.send(panicked);
-        });
-        let (node, homes, wms) = (node.clone(), homes.clone(), wms.clone());
-        home.start(move |_| House::new(node, homes, wms, tripwire))
-    };
-    let house = Arc::new(Mutex::new(start()));
-    let kept = Arc::downgrade(&house);
-    actix_rt::spawn(async move {
-        while let Some(panicked) = is_gone.recv().await {
-            let Some(house) = kept.upgrade() else { return };
-            if panicked {
-                tracing::error!("the House is gone and starts again");
-                vitals.died(panicked, clock.now());
-                // Under the lock: who tells the House something meets the old one before its death is
-                // known, or the new one.
-                let mut kept = house.lock();
-                *kept = start();
-            }
-        }
-    });
-    house
 }
 
 /// An Ingestion's door, and what is counted of it and of those before it.
@@ -203,6 +173,10 @@ pub struct Handle(Arc<Inner>);
 struct Inner {
     node: Arc<Node>,
     house: Arc<Mutex<Addr<House>>>,
+    notifier: Arc<Mutex<Addr<Notifier>>>,
+    homes: Vec<Home>,
+    /// Once somebody has followed a feed; a dead one is replaced by the next who does.
+    feed_hub: Mutex<Option<Door<FeedHub>>>,
     /// One Ingestion for each thread that submits; a dead one is replaced by the next call.
     ingestion: RwLock<HashMap<ThreadId, Taker>>,
     draining: AtomicBool,
@@ -371,15 +345,18 @@ impl Handle {
         self.0.node.waiters.wake_all();
     }
 
-    /// Ends the trees. What they had not acted on is owed at the next start; nothing is lost.
+    /// Ends the trees and the webhook endpoints. What they had not acted on is owed at the next start; nothing is lost.
     /// Returns when they are gone, or after `grace`.
     pub async fn shutdown(&self, grace: Duration) {
         self.drain();
         // First the word that outlives a House, then the message to the one that is there.
         self.0.node.ending.store(true, SeqCst);
+        self.0.notifier.lock().do_send(End);
         self.0.house.lock().do_send(Drain);
         let until = tokio::time::Instant::now() + grace;
-        while self.0.node.desks.values().any(|d| d.is_served()) && tokio::time::Instant::now() < until {
+        let node = &self.0.node;
+        let runs = || node.desks.values().any(|d| d.is_served()) || node.hooks.running() > 0;
+        while runs() && tokio::time::Instant::now() < until {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     }

@@ -12,5 +12,6 @@ pub mod ports;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 pub mod store;
+pub mod webhooks;
 pub mod wire;
 pub mod wms;

@@ -2,8 +2,8 @@
 
 use clap::Subcommand;
 
-use super::{Failure, SettingsArgs, print};
-use crate::settings::show;
+use super::{Failure, SettingsArgs, print, tell};
+use crate::settings::{doubts, show};
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -18,7 +18,12 @@ pub(super) enum Config {
 pub(super) fn run(command: &Config, args: &SettingsArgs) -> Result<(), Failure> {
     let loaded = args.load()?;
     match command {
-        Config::Check => print("ok\n"),
+        Config::Check => {
+            for doubt in doubts(&loaded.settings) {
+                tell(&format!("warning: {doubt}\n"));
+            }
+            print("ok\n")
+        }
         Config::Show => print(&show(&loaded)),
     }
 }

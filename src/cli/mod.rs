@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod key;
 mod serve;
+mod signature;
 mod store;
 mod submit;
 mod wms;
@@ -77,6 +78,9 @@ enum Command {
     Wms(wms::Wms),
     /// Measures this version on this machine, each measure beside its ceiling
     Bench(bench::Bench),
+    /// Signs a webhook's body, or says why a signature fails
+    #[command(subcommand)]
+    Signature(signature::Signature),
     /// Prints the completion script of a shell
     Completions(completions::Completions),
 }
@@ -93,6 +97,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Store(store) => store::run(&store, &settings),
         Command::Wms(wms) => wms::run(&wms, &settings),
         Command::Bench(bench) => bench::run(&bench, &settings),
+        Command::Signature(signature) => signature::run(&signature),
         Command::Completions(completions) => completions::run(&completions),
     };
     match done {

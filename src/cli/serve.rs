@@ -3,7 +3,7 @@
 use wavegate_engine::ports::faults;
 
 use super::{Failure, SettingsArgs, print, tell};
-use crate::settings::{LogFormat, Settings, Sources};
+use crate::settings::{self, LogFormat, Settings, Sources};
 use crate::shutdown::{self, Signals};
 use crate::startup::{self, Running};
 use crate::telemetry;
@@ -19,6 +19,9 @@ pub(super) fn run(args: &SettingsArgs) -> Result<(), Failure> {
         let running = startup::start(&settings, faults::of_process()).await?;
         print(&format!("listening on http://{}\n", running.address))?;
         banner(&settings, &sources, &running);
+        for doubt in settings::doubts(&settings) {
+            tracing::warn!(doubt, "the settings contradict each other");
+        }
         shutdown::serve(running, signals).await.map_err(Failure::from)
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::http::uri::Authority;
+use actix_web::web;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use wavegate_engine::domain::command::Kind;
@@ -12,7 +13,9 @@ use wavegate_engine::domain::ids::ClientNo;
 use wavegate_engine::engine::Handle;
 use wavegate_engine::wire::reader::{FaultCode, Faults, Path};
 
+use super::events::ticket::{Grant, Refused, cookie_in};
 use super::problem::Problem;
+use super::state::State;
 
 /// A configured key: only its digest is known here.
 #[derive(Clone, Debug)]
@@ -131,7 +134,13 @@ enum Access {
 fn access(pattern: Option<&str>) -> Access {
     match pattern {
         // What a warehouse's system sees of transactions is decided by their kind.
-        Some("/v1/inventory/moves" | "/v1/status/{id}" | "/v1/status/query") => Access::All,
+        Some(
+            "/v1/inventory/moves"
+            | "/v1/status/{id}"
+            | "/v1/status/{id}/events"
+            | "/v1/status/query"
+            | "/v1/events/tickets",
+        ) => Access::All,
         Some(warehouses) if warehouses.starts_with("/v1/warehouses") => Access::All,
         Some("/healthz" | "/readyz") | None => Access::Open,
         Some("/metrics") => Access::Operators,
@@ -201,6 +210,40 @@ impl Keys {
         }
         holder.cloned()
     }
+}
+
+/// Who comes to a stream with a ticket, or with the cookie that one has set: a browser, which can send
+/// no key. `None` when the caller brings neither, or a key.
+pub(super) fn stream_guest(request: &ServiceRequest, state: &State) -> Result<Option<Grant>, Problem> {
+    let stream = matches!(request.match_pattern().as_deref(), Some("/v1/events" | "/v1/status/{id}/events"));
+    if !stream || request.headers().contains_key(header::AUTHORIZATION) {
+        return Ok(None);
+    }
+    let ticket = ticket_in(request.query_string());
+    let cookies = request.headers().get_all(header::COOKIE).filter_map(|value| value.to_str().ok());
+    let cookie = cookie_in(cookies);
+    let local = state.keys.local.is_some();
+    // Without keys everybody here is let in anyway; but a ticket means what it says.
+    if ticket.is_none() && (cookie.is_none() || local) {
+        return Ok(None);
+    }
+    if local {
+        only_from_this_machine(request)?;
+    }
+    let mut hosts = request.headers().get_all(header::HOST).filter_map(|host| host.to_str().ok());
+    let secure = !hosts.next().is_some_and(is_loopback_authority);
+    let now = state.engine.now();
+    match state.tickets.admit(request.path(), ticket.as_deref(), cookie, now, secure) {
+        Ok(grant) => Ok(Some(grant)),
+        Err(Refused::OtherStream) => Err(Problem::TicketScope),
+        Err(Refused::Unknown) => Err(Problem::Unauthorized),
+    }
+}
+
+/// The ticket of a query. One that stands there empty, or twice, is none that we made.
+fn ticket_in(query: &str) -> Option<String> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(query).ok()?.into_inner();
+    pairs.into_iter().find(|(name, _)| name == "ticket").map(|(_, ticket)| ticket)
 }
 
 /// The key of `Authorization: Bearer <key>` (RFC 6750), when the header stands once.

@@ -12,7 +12,9 @@ use tracing::field::Empty;
 use tracing_actix_web::RootSpanBuilder;
 use wavegate_engine::domain::ids::CorrelationId;
 
+use super::auth::{self, Caller};
 use super::call::{self, CORRELATION_HEADER, Call, Correlation};
+use super::cors;
 use super::problem::Problem;
 use super::state::State;
 use super::unread::Unread;
@@ -29,9 +31,20 @@ pub(crate) async fn front<B: MessageBody + 'static>(
     let path = request.path().to_owned();
     request.extensions_mut().insert(Correlation(correlation.clone()));
     let unread = Unread::watch(&mut request);
+    let page = request.app_data::<web::Data<State>>().and_then(|state| cors::origin(&request, state));
+    if let Some(origin) = &page
+        && let Some(mut response) = cors::preflight(&request)
+    {
+        cors::stamp(response.headers_mut(), origin.clone());
+        stamp(response.headers_mut(), &correlation);
+        return Ok(request.into_response(response).map_into_left_body());
+    }
     match next.call(request).await {
         Ok(response) => {
-            let response = finish(response, &path, &correlation);
+            let mut response = finish(response, &path, &correlation);
+            if let Some(origin) = page {
+                cors::stamp(response.headers_mut(), origin);
+            }
             Ok(match unread.filter(Unread::is_left) {
                 Some(unread) => response.map_body(|_, body| EitherBody::left(unread.behind(body))),
                 None => response,
@@ -41,6 +54,9 @@ pub(crate) async fn front<B: MessageBody + 'static>(
             let problem = problem_of(&error);
             let mut response = problem.respond(&path, &correlation);
             stamp(response.headers_mut(), &correlation);
+            if let Some(origin) = page {
+                cors::stamp(response.headers_mut(), origin);
+            }
             Err(InternalError::from_response(error, response).into())
         }
     }
@@ -52,7 +68,14 @@ pub(crate) async fn admit<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let state = request.app_data::<web::Data<State>>().ok_or(Problem::Internal)?;
-    let caller = state.keys.admit(&request)?;
+    let caller = match auth::stream_guest(&request, state)? {
+        Some(grant) => {
+            let caller = Caller::Client(grant.client);
+            request.extensions_mut().insert(grant);
+            caller
+        }
+        None => state.keys.admit(&request)?,
+    };
     let correlation = call::correlation_of(&request).ok_or(Problem::Internal)?;
     let trace = call::trace(request.headers());
     request.extensions_mut().insert(Call { correlation, trace, caller });

@@ -10,6 +10,8 @@ mod body;
 mod call;
 mod cancel;
 mod confirmations;
+mod cors;
+mod events;
 mod front;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -27,15 +29,19 @@ mod state;
 mod status;
 mod unread;
 mod warehouses;
+mod webhooks;
 
+use std::any::Any;
 use std::io;
 use std::net::TcpListener;
 use std::num::NonZeroU32;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_web::dev::{Extensions, Server};
 use actix_web::middleware::from_fn;
+#[cfg(target_os = "linux")]
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Resource, Route, guard};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +59,9 @@ use state::State;
 const HEAD_MAX: Duration = Duration::from_secs(15);
 /// Clients that send in bursts keep their connections; longer than most proxies hold theirs.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a client may leave unread what was sent to it, in milliseconds.
+#[cfg(target_os = "linux")]
+const UNREAD_MAX_MS: u32 = 20_000;
 /// What the door must know.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -70,6 +79,10 @@ pub struct HttpOptions {
     pub drain: CancellationToken,
     /// Refuse to listen on anything but loopback; must be set when there are no keys.
     pub loopback_only: bool,
+    /// Streams of events that may be open at once.
+    pub streams_max: usize,
+    /// Pages of these origins may call, exactly as a browser writes them.
+    pub cors_origins: Vec<String>,
     /// Requests that are being answered get this long to end once the server is to stop.
     pub grace: Duration,
 }
@@ -109,10 +122,22 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
         .keep_alive(KEEP_ALIVE)
         .tcp_nodelay(true)
         .h1_allow_half_closed(false)
+        .on_connect(bound_silence)
         .shutdown_timeout(grace_s)
         .disable_signals()
         .listen(listener)?;
     Ok(server.run())
+}
+
+/// Has the kernel end a connection whose client takes nothing any more: a stream that is not read is
+/// not asked for its next event, so it could not end itself. What was sent in time is not lost by that;
+/// a stream goes on by its cursor.
+fn bound_silence(connection: &dyn Any, _: &mut Extensions) {
+    #[cfg(target_os = "linux")]
+    if let Some(tcp) = connection.downcast_ref::<TcpStream>() {
+        // A kernel that refuses ends it later, by its own time-out.
+        rustix::net::sockopt::set_tcp_user_timeout(tcp, UNREAD_MAX_MS).ok();
+    }
 }
 
 /// Every path that exists. A wrong method is answered by the path itself, with `Allow`.
@@ -127,6 +152,9 @@ fn routes(config: &mut ServiceConfig) {
         )
         .service(path_for("/v1/status/query", "POST").route(web::post().to(status::query)))
         .service(get("/v1/status/{id}", read().to(status::get)))
+        .service(get("/v1/status/{id}/events", read().to(events::transaction)))
+        .service(get("/v1/events", read().to(events::feed)))
+        .service(post("/v1/events/tickets", web::post().to(events::tickets::create)))
         .service(path_for("/v1/orders/batch", "POST").route(web::post().to(batch::create)))
         .service(path_for("/v1/orders/{id}/cancel", "POST").route(web::post().to(cancel::create)))
         .service(path_for("/v1/inventory/moves", "POST").route(web::post().to(moves::create)))
@@ -142,6 +170,22 @@ fn routes(config: &mut ServiceConfig) {
         )
         .service(get("/v1/warehouses/{code}/inventory", read().to(warehouses::inventory)))
         .service(get("/v1/warehouses/{code}/inventory/{sku}", read().to(warehouses::inventory_of)))
+        .service(
+            path_for("/v1/webhooks/endpoints", "GET, HEAD, POST")
+                .route(web::post().to(webhooks::create))
+                .route(read().to(webhooks::list)),
+        )
+        .service(
+            path_for("/v1/webhooks/endpoints/{id}", "GET, HEAD, PATCH, DELETE")
+                .route(read().to(webhooks::get))
+                .route(web::patch().to(webhooks::patch))
+                .route(web::delete().to(webhooks::delete)),
+        )
+        .service(post("/v1/webhooks/endpoints/{id}/rotate", web::post().to(webhooks::rotate)))
+        .service(post("/v1/webhooks/endpoints/{id}/ping", web::post().to(webhooks::ping)))
+        .service(post("/v1/webhooks/endpoints/{id}/replay", web::post().to(webhooks::replay)))
+        .service(post("/v1/webhooks/endpoints/{id}/enable", web::post().to(webhooks::enable)))
+        .service(get("/v1/webhooks/endpoints/{id}/attempts", read().to(webhooks::attempts)))
         .service(get("/v1/ops/dead-letters", read().to(ops::dead_letters::list)))
         .service(post("/v1/ops/dead-letters/{id}/redrive", web::post().to(ops::dead_letters::redrive)))
         .service(post("/v1/ops/dead-letters/{id}/give-up", web::post().to(ops::dead_letters::give_up)))

@@ -8,7 +8,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
 use wavegate_engine::domain::ids::CorrelationId;
-use wavegate_engine::engine::SubmitError;
+use wavegate_engine::engine::{OfficeError, SubmitError};
 use wavegate_engine::ports::store::CommitError;
 use wavegate_engine::wire::reader::Fault;
 
@@ -31,6 +31,8 @@ pub(crate) enum Problem {
     Unauthorized,
     /// A key that may not do this.
     Forbidden(&'static str),
+    /// The ticket, or its cookie, is for another stream.
+    TicketScope,
     /// Without keys: a page of another origin.
     OriginNotAllowed,
     /// Without keys: not addressed to this machine.
@@ -55,6 +57,8 @@ pub(crate) enum Problem {
     TooLarge(usize),
     /// The body is of a type that is not read here; with those that are.
     UnsupportedMediaType(&'static str),
+    /// Deliveries may not go to this address.
+    AddressForbidden,
     /// Well-formed and wrong: with every fault.
     Invalid(Vec<Fault>),
     /// The client sends faster than it may; come back in seconds.
@@ -170,6 +174,7 @@ impl Problem {
             Problem::ClientRequired => (400, "client_required", "Client required"),
             Problem::Unauthorized => (401, "unauthorized", "Unauthorized"),
             Problem::Forbidden(_) => (403, "forbidden", "Forbidden"),
+            Problem::TicketScope => (403, "ticket_scope", "Ticket for another stream"),
             Problem::OriginNotAllowed => (403, "origin_not_allowed", "Origin not allowed"),
             Problem::HostNotAllowed => (421, "host_not_allowed", "Host not allowed"),
             Problem::NotFound => (404, "not_found", "Not found"),
@@ -182,6 +187,7 @@ impl Problem {
             Problem::KeyReused => (422, "idempotency_key_reused", "Idempotency-Key reused"),
             Problem::TooLarge(_) => (413, "body_too_large", "Body too large"),
             Problem::UnsupportedMediaType(_) => (415, "unsupported_media_type", "Unsupported media type"),
+            Problem::AddressForbidden => (422, "address_forbidden", "Address forbidden"),
             Problem::Invalid(_) => (422, "validation_failed", "Validation failed"),
             Problem::ClientRateLimited(_) => (429, "client_rate_limited", "Client rate limited"),
             Problem::BacklogFull(_) => (429, "warehouse_backlog_full", "Warehouse backlog full"),
@@ -217,6 +223,7 @@ impl Problem {
             }
             Problem::ClientRequired => "name the client with ?client= or, for a move, with owner",
             Problem::Unauthorized => "send a key: Authorization: Bearer <key>",
+            Problem::TicketScope => "the ticket, or the cookie that it set, is for another stream",
             Problem::OriginNotAllowed => "without keys only pages of this machine may call",
             Problem::HostNotAllowed => "without keys the server answers only under a loopback name",
             Problem::NotFound => "there is nothing here for this caller",
@@ -227,6 +234,9 @@ impl Problem {
                 "the dead letter was dealt with otherwise, or what it was about went on"
             }
             Problem::KeyReused => "the Idempotency-Key was used before, with other content",
+            Problem::AddressForbidden => {
+                "deliveries go to addresses of the public internet, and to networks that an operator allows"
+            }
             Problem::ClientRateLimited(_) => "the client sends more commands a second than it may",
             Problem::BacklogFull(_) => "the warehouse has as much waiting as it may",
             Problem::Overloaded => "too much at once",
@@ -252,6 +262,7 @@ impl Problem {
             | Problem::ClientRequired
             | Problem::Unauthorized
             | Problem::Forbidden(_)
+            | Problem::TicketScope
             | Problem::OriginNotAllowed
             | Problem::HostNotAllowed
             | Problem::NotFound
@@ -264,6 +275,7 @@ impl Problem {
             | Problem::KeyReused
             | Problem::TooLarge(_)
             | Problem::UnsupportedMediaType(_)
+            | Problem::AddressForbidden
             | Problem::Invalid(_)
             | Problem::Internal => None,
         }
@@ -303,6 +315,21 @@ impl From<CommitError> for Problem {
             CommitError::Conflict | CommitError::Unavailable(_) | CommitError::Unknown(_) => {
                 Problem::StoreUnavailable
             }
+        }
+    }
+}
+
+impl From<OfficeError> for Problem {
+    fn from(error: OfficeError) -> Self {
+        match error {
+            OfficeError::Absent => Problem::NotFound,
+            OfficeError::AddressForbidden => Problem::AddressForbidden,
+            OfficeError::TooMany | OfficeError::ReplaysFull | OfficeError::Disabled => {
+                Problem::NotPossible(error.to_string())
+            }
+            OfficeError::Busy => Problem::Overloaded,
+            OfficeError::Read(e) => super::state::unreadable(&e),
+            OfficeError::Commit(e) => e.into(),
         }
     }
 }

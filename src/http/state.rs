@@ -2,13 +2,14 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use actix_web::HttpResponse;
 use governor::clock::{Clock, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use wavegate_engine::domain::command::Kind;
 use wavegate_engine::domain::fact::Fact;
@@ -18,6 +19,7 @@ use wavegate_engine::ports::store::{Lookup, ReadError, StoredTransaction, Tombst
 use wavegate_engine::wire::requests::Catalogue;
 
 use super::auth::Keys;
+use super::events::ticket::Tickets;
 use super::pace;
 use super::problem::Problem;
 use super::shown::ShownDocuments;
@@ -29,6 +31,17 @@ const BATCHES_MAX: usize = 16;
 /// Large messages of warehouses in hand at once. Places of their own, so that clients' batches can
 /// never keep out what ends the orders before them.
 const LARGE_REPORTS_MAX: usize = 16;
+
+/// What is counted of streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streams {
+    /// Open ones.
+    pub(crate) open: usize,
+    /// How many may be.
+    pub(crate) max: usize,
+    /// How many were cut because they did not keep up, or could not be read.
+    pub(crate) cut: u64,
+}
 
 type Limiter = RateLimiter<ClientNo, HashMapStateStore<ClientNo>, DefaultClock>;
 
@@ -46,6 +59,13 @@ pub(crate) struct State {
     pub(crate) batch_body_max: usize,
     /// Status documents that were written before.
     pub(crate) shown: ShownDocuments,
+    /// Pages of these origins may call.
+    pub(crate) cors_origins: Vec<String>,
+    /// Tickets for browsers.
+    pub(crate) tickets: Tickets,
+    streams: Arc<Semaphore>,
+    streams_max: usize,
+    streams_cut: AtomicU64,
     retention: Duration,
     drain: CancellationToken,
     limiter: Option<Limiter>,
@@ -64,6 +84,11 @@ impl State {
             body_max: options.body_max,
             batch_body_max: options.batch_body_max,
             shown: ShownDocuments::new(),
+            cors_origins: options.cors_origins.clone(),
+            tickets: Tickets::new(engine.store().secret("wavegate_stream")),
+            streams: Arc::new(Semaphore::new(options.streams_max)),
+            streams_max: options.streams_max,
+            streams_cut: AtomicU64::new(0),
             retention: options.retention,
             drain: options.drain.clone(),
             limiter: options.client_rate.map(limiter),
@@ -86,6 +111,30 @@ impl State {
     /// Takes one of the places for batches.
     pub(crate) fn take_batch(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.batches.try_acquire().map_err(|_| Problem::Overloaded)
+    }
+
+    /// Takes one of the places for streams; it is free again when it is dropped.
+    pub(crate) fn take_stream(&self) -> Option<OwnedSemaphorePermit> {
+        self.streams.clone().try_acquire_owned().ok()
+    }
+
+    /// A stream was cut because it did not keep up, or could not be read.
+    pub(crate) fn stream_cut(&self) {
+        self.streams_cut.fetch_add(1, Relaxed);
+    }
+
+    /// Open streams, how many may be, and how many were cut.
+    pub(crate) fn streams(&self) -> Streams {
+        Streams {
+            open: self.streams_max.saturating_sub(self.streams.available_permits()),
+            max: self.streams_max,
+            cut: self.streams_cut.load(Relaxed),
+        }
+    }
+
+    /// Resolves when streams are to end.
+    pub(crate) async fn draining(&self) {
+        self.drain.cancelled().await;
     }
 
     /// Takes one of the places for large messages of a warehouse's system.

@@ -1,6 +1,9 @@
 //! What no single value shows: settings that contradict each other.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use humantime_serde::re::humantime;
 
 use super::fault::{Fault, nearest};
 use super::{Key, KeyRole, Settings, Warehouse, WmsKind};
@@ -25,6 +28,21 @@ pub(super) fn check(
         let hint = "everybody who reaches the port would be an operator; make a key with `wavegate key new`";
         fault(&["http", "listen"], detail, Some(hint.into()));
     }
+}
+
+/// What can be meant and hardly is: said at the start and by `config check`, and obeyed.
+pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
+    let whole = |d: Duration| humantime::format_duration(d).to_string();
+    let (events, transactions) = (settings.events.retention, settings.transactions.retention);
+    let mut doubts = Vec::new();
+    if events > transactions {
+        doubts.push(format!(
+            "events.retention is {} and transactions.retention {}: an event is not kept longer than its transaction",
+            whole(events),
+            whole(transactions)
+        ));
+    }
+    doubts
 }
 
 fn warehouses(all: &[Warehouse], fault: &mut impl FnMut(&[&str], String, Option<String>)) {

@@ -17,10 +17,12 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use chrono::NaiveTime;
+use ipnet::IpNet;
 use serde::Deserialize;
 use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
+pub(crate) use check::doubts;
 pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
 pub(crate) use load::{Loaded, load, simulated_wms};
@@ -54,6 +56,10 @@ pub(crate) struct Settings {
     pub(crate) wms: WmsPatience,
     /// Manifests.
     pub(crate) manifests: Manifests,
+    /// Events.
+    pub(crate) events: Events,
+    /// Webhooks.
+    pub(crate) webhooks: Webhooks,
     /// Transactions.
     pub(crate) transactions: Transactions,
     /// Limits.
@@ -73,6 +79,9 @@ pub(crate) struct Http {
     /// Port 0 takes a free one.
     #[serde(deserialize_with = "parse::listen")]
     pub(crate) listen: SocketAddr,
+    /// Exactly as a browser writes them.
+    #[serde(deserialize_with = "parse::origins")]
+    pub(crate) cors_origins: Vec<String>,
 }
 
 /// `[store]`
@@ -267,6 +276,27 @@ pub(crate) struct Manifests {
     pub(crate) sscc_prefix: CompanyPrefix,
 }
 
+/// `[events]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Events {
+    /// In its client's feed.
+    #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
+    pub(crate) retention: Duration,
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhooks {
+    /// Networks that deliveries may go to besides the public internet.
+    #[serde(deserialize_with = "parse::cidrs")]
+    pub(crate) allow_cidrs: Vec<IpNet>,
+    /// The pause before each attempt but the first.
+    #[serde(deserialize_with = "parse::schedule")]
+    pub(crate) schedule: Vec<Duration>,
+}
+
 /// `[transactions]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,6 +316,9 @@ pub(crate) struct Limits {
     /// Of one command.
     #[serde(deserialize_with = "parse::size::<_, { 1 << 10 }, { 10 << 20 }>")]
     pub(crate) body_max: ByteSize,
+    /// Streams of events.
+    #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
+    pub(crate) sse_connections_max: usize,
     /// Requests that wait.
     #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
     pub(crate) waiters_max: usize,

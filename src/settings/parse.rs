@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use chrono::NaiveTime;
 use humantime_serde::re::humantime;
+use ipnet::IpNet;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
@@ -18,6 +19,36 @@ use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 /// An address with a port.
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     text(from, "an address and a port, say \"127.0.0.1:8080\"", |s| s.parse().ok())
+}
+
+/// Origins of pages, as a browser writes them: scheme, host in small letters, and the port unless it is
+/// the scheme's own; no path.
+pub(super) fn origins<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let origins: Vec<String> = Vec::deserialize(from)?;
+    for origin in &origins {
+        if !is_origin(origin) {
+            return Err(D::Error::custom(format!(
+                "found {origin:?}, expected an origin as a browser writes it, say \"https://shop.example\""
+            )));
+        }
+    }
+    Ok(origins)
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, own, rest)) = [("http://", ":80"), ("https://", ":443")]
+        .into_iter()
+        .find_map(|(scheme, own)| Some((scheme, own, text.strip_prefix(scheme)?)))
+    else {
+        return false;
+    };
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._:[]".contains(&b);
+    // What the parser reads as an address without a path comes back with a slash and nothing else.
+    let read = text.parse::<reqwest::Url>().ok();
+    !rest.is_empty()
+        && rest.bytes().all(plain)
+        && !rest.ends_with(own)
+        && read.is_some_and(|url| url.as_str() == format!("{scheme}{rest}/"))
 }
 
 /// A path that is not empty.
@@ -63,6 +94,37 @@ pub(super) fn cut_offs<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<St
         ))),
     };
     texts.into_iter().map(time).collect()
+}
+
+/// Networks.
+pub(super) fn cidrs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts: Vec<String> = Vec::deserialize(from)?;
+    let read = |text: String| {
+        text.parse()
+            .map_err(|_| D::Error::custom(format!("found {text:?}, expected a network, say \"10.1.0.0/16\"")))
+    };
+    texts.into_iter().map(read).collect()
+}
+
+/// The most pauses of a schedule.
+const PAUSES_MAX: usize = 50;
+
+/// Pauses between attempts.
+pub(super) fn schedule<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Duration>, D::Error> {
+    let texts: Vec<String> = Vec::deserialize(from)?;
+    if !(1..=PAUSES_MAX).contains(&texts.len()) {
+        return Err(D::Error::custom(format!("found {} pauses, expected 1 to {PAUSES_MAX}", texts.len())));
+    }
+    let (min, max) = (Duration::from_millis(10), Duration::from_secs(7 * 86_400));
+    let read = |text: String| {
+        let pause = humantime::parse_duration(&text).ok().filter(|d| (min..=max).contains(d));
+        pause.ok_or_else(|| {
+            D::Error::custom(format!(
+                "found {text:?}, expected pauses with their units, 10ms to 7d, say \"5s\""
+            ))
+        })
+    };
+    texts.into_iter().map(read).collect()
 }
 
 /// A GS1 company prefix.

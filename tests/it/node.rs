@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wavegate::http::{self, HttpOptions, LOCAL_CLIENT};
 use wavegate_engine::domain::command::{Change, Command, MoveCommand, OrderCommand, OrderLine};
+use wavegate_engine::domain::endpoint::Schedule;
 use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::domain::time::Timestamp;
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Submission, Threads, WarehouseOptions};
@@ -17,6 +18,7 @@ use wavegate_engine::ports::clock::{Clock, SystemClock};
 use wavegate_engine::ports::entropy::SeededEntropy;
 use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::store::memory::MemoryStore;
+use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::simulated::{Settings, Simulated};
 
 use crate::server::client;
@@ -48,6 +50,8 @@ impl Node {
             client_rate: None,
             retention: Duration::from_secs(86_400),
             drain: CancellationToken::new(),
+            streams_max: 100,
+            cors_origins: Vec::new(),
             loopback_only: true,
             grace: Duration::from_secs(1),
         };
@@ -127,6 +131,10 @@ pub(crate) async fn engine(
     let fast = |ms| Duration::from_millis(ms);
     let settings = Settings { pick: fast(20), pack: fast(10), depart: fast(30), ..Settings::default() };
     let wms_clock = clock.clone();
+    crate::server::client();
+    let guard = Guard::new(vec!["127.0.0.0/8".parse().expect("a network")]);
+    let courier = HttpCourier::new(guard, Arc::new(SystemLookup), clock.clone());
+    let courier = Arc::new(courier.expect("a client"));
     let options = Options {
         store: Arc::new(store),
         warehouses: [("ATL1", 1), ("DFW2", 2)].map(warehouse).into(),
@@ -138,7 +146,9 @@ pub(crate) async fn engine(
             manifest_cartons_max: 100,
             sscc_prefix: "0614141".parse().expect("seven digits"),
             retention: Duration::from_secs(30 * 86_400),
+            events_retention: Duration::from_secs(30 * 86_400),
             waiters_max: 100,
+            webhook_schedule: Schedule::new(vec![Duration::from_millis(100)]),
         },
         clients: vec![LOCAL_CLIENT.to_owned()],
         threads,
@@ -148,6 +158,7 @@ pub(crate) async fn engine(
         wms: Box::new(move |w, sink| {
             Arc::new(Simulated::new(w.partition, settings.clone(), wms_clock.clone(), sink))
         }),
+        courier,
     };
     Engine::start(options).await.expect("a start on an empty store")
 }

@@ -264,6 +264,7 @@ fn told(point: FaultPoint) -> (&'static str, &'static str, Option<&'static str>)
         FaultPoint::Inventory => ("inventory", "inventory/ATL1", Some("panic in inventory")),
         FaultPoint::WmsLink => ("wms_link", "wms_link/ATL1", Some("panic in wms_link")),
         FaultPoint::Manifester => ("manifester", "manifester/ATL1", Some("panic in manifester")),
+        FaultPoint::Endpoint => unreachable!("no endpoint lives here, and ALL is without it"),
     }
 }
 

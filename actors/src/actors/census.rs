@@ -5,9 +5,13 @@ use std::sync::Arc;
 
 use super::desk::Desk;
 use super::options::WarehouseOptions;
-use super::report::{ActorReport, ActorType, GateReport, Observed, Phase, Report, WarehouseReport};
+use super::report::{
+    ActorReport, ActorType, GateReport, Observed, Phase, Report, WarehouseReport, WebhookReport,
+};
 use super::site::Node;
 use super::vitals::{TreeVitals, Vitals};
+use super::webhooks::Hook;
+use crate::domain::endpoint::EndpointId;
 use crate::domain::state::State;
 
 /// The report of a node as it is now.
@@ -40,14 +44,36 @@ pub(crate) fn report(node: &Node) -> Report {
         let name = format!("ingestion/{n}");
         actors.push(of(ActorType::Ingestion, name, None, vitals, Phase::Running));
     }
+    actors.push(notifier(node));
+    actors.push(of(ActorType::FeedHub, "feed_hub".to_owned(), None, &node.feed_hub, Phase::Running));
     Report {
         actors,
         warehouses,
         trees: trees.to_vec(),
         orders: orders.into_iter().filter(|(state, _)| is_of_an_open_order(*state)).collect(),
         tally: node.tallies.read(),
+        webhooks: webhooks(node),
         store: node.store.report(),
         waiters: node.waiters.load(),
+    }
+}
+
+/// The webhook endpoints that have or had an actor.
+fn notifier(node: &Node) -> ActorReport {
+    let hooks = &node.hooks;
+    let mut notifier = of(ActorType::Notifier, "notifier".to_owned(), None, &hooks.notifier, Phase::Running);
+    let endpoint = |(id, hook): (EndpointId, Arc<Hook>)| {
+        of(ActorType::Endpoint, format!("endpoint/{id}"), None, &hook.vitals, hook.phase())
+    };
+    notifier.children = hooks.all().into_iter().map(endpoint).collect();
+    notifier
+}
+
+fn webhooks(node: &Node) -> WebhookReport {
+    WebhookReport {
+        attempts: node.hooks.attempts(),
+        waiting: node.hooks.all().iter().map(|(_, hook)| hook.waiting()).sum(),
+        dead: node.hooks.dead(),
     }
 }
 
@@ -134,10 +160,13 @@ fn failures(wms_link: &Arc<Vitals>) -> u32 {
         Some(Observed::WmsLink { failures, .. }) => failures,
         Some(
             Observed::House { .. }
+            | Observed::FeedHub { .. }
             | Observed::Warehouse { .. }
             | Observed::Pipeline { .. }
             | Observed::Inventory { .. }
-            | Observed::Manifester { .. },
+            | Observed::Manifester { .. }
+            | Observed::Notifier { .. }
+            | Observed::Endpoint { .. },
         )
         | None => 0,
     }

@@ -3,6 +3,8 @@
 //! Between gather and durable nothing leaves the tree; after that the same `perform` serves a turn
 //! and a tree that has just been restored.
 
+use std::collections::BTreeSet;
+
 use super::book::{Aside, Book};
 use super::careful;
 use super::gate::{AskError, Door};
@@ -14,7 +16,7 @@ use super::report::Cause;
 use super::site::Site;
 use super::turn::{Conviction, Decided, Scope, Turn, cartons_in, cartons_of_answer, manifest_out, wave_out};
 use super::wms_link::{Answer, Collect, Perform, Plan, WmsLink};
-use crate::domain::ids::{ReleaseId, TransactionId, WaveId};
+use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{CommitError, DeadKind, Fence, Lane, LaneEntry, LaneItem, ReadError, Settled};
@@ -155,6 +157,7 @@ pub(super) async fn work(
     if full && !hand.trouble.is_clear() {
         writes.trouble = Some(Trouble::default());
     }
+    let feeds: BTreeSet<ClientNo> = writes.facts.iter().map(|new| new.client).collect();
     let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;
@@ -170,6 +173,7 @@ pub(super) async fn work(
     for id in &touched {
         site.node.waiters.wake(*id);
     }
+    feeds.into_iter().for_each(|client| site.node.bell.ring(client));
     let orders: Vec<TransactionId> = match full && answered {
         true => hand.book.asking().chain(touched).collect(),
         false => touched.into_iter().collect(),

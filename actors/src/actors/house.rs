@@ -10,11 +10,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::desk::{Tree as TreeState, Wake};
 use super::home::Home;
+use super::options::Rules;
 use super::site::{Node, Site};
 use super::tripwire::{Stop, Tripwire};
 use super::warehouse::Warehouse;
 use crate::domain::ids::PartitionId;
 use crate::ports::faults::FaultPoint;
+use crate::ports::store::CommitError;
 use crate::ports::wms::Wms;
 
 /// How often the House looks around.
@@ -33,7 +35,8 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// The pause past the budget.
 const RETRY: Duration = Duration::from_secs(30);
-/// How often the House sweeps and asks the store who has work, and how many transactions at most.
+/// How often the House sweeps and asks the store who has work, and how many transactions at most. More
+/// often where events are kept shorter than twice as long.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_MAX: usize = 1_000;
 
@@ -177,14 +180,11 @@ impl House {
         if std::mem::replace(&mut self.sweeping, true) {
             return;
         }
-        let sweep = self.node.store.sweep(self.node.now(), self.node.rules.retention, SWEEP_MAX);
-        ctx.spawn(sweep.into_actor(self).map(|swept, house, ctx| {
+        let swept = sweep(self.node.clone());
+        ctx.spawn(swept.into_actor(self).map(|swept, house, _| {
             house.sweeping = false;
-            match swept {
-                // A full sweep found at least so many: there may be more.
-                Ok(n) if n >= SWEEP_MAX => house.sweep(ctx),
-                Ok(_) => {}
-                Err(why) => tracing::warn!(%why, "the sweep did not go through and is tried again"),
+            if let Err(why) = swept {
+                tracing::warn!(%why, "the sweep did not go through and is tried again");
             }
         }));
     }
@@ -218,6 +218,18 @@ impl House {
     }
 }
 
+/// Ages what is past its retention, in bounded steps. Events first: none may point at a transaction
+/// that is gone, so what a transaction's age is measured by is the time from before.
+async fn sweep(node: Arc<Node>) -> Result<(), CommitError> {
+    let now = node.now();
+    let Rules { retention, events_retention, .. } = node.rules;
+    let events = events_retention.min(retention);
+    // A full step found at least so many: there may be more.
+    while node.store.sweep_feeds(now, events, SWEEP_MAX).await? >= SWEEP_MAX {}
+    while node.store.sweep(now, retention, SWEEP_MAX).await? >= SWEEP_MAX {}
+    Ok(())
+}
+
 impl Actor for House {
     type Context = Context<Self>;
 
@@ -229,7 +241,8 @@ impl Actor for House {
         }
         self.open(ctx, true);
         ctx.run_interval(TICK, |house, ctx| house.look_around(ctx));
-        ctx.run_interval(SWEEP_EVERY, |house, ctx| {
+        let every = (self.node.rules.events_retention / 2).clamp(TICK, SWEEP_EVERY);
+        ctx.run_interval(every, |house, ctx| {
             house.sweep(ctx);
             house.open(ctx, false);
         });

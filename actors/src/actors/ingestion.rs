@@ -68,7 +68,8 @@ impl Handler<Gated<Submit>> for Ingestion {
         self.node.faults.strike(FaultPoint::Ingestion, None);
         let Gated { message: Submit(batch), permit } = gated;
         let commands: Vec<NewCommand> = batch.into_iter().map(|s| self.stamp(s)).collect();
-        let stamps: Vec<_> = commands.iter().map(|c| (c.id, c.accepted.at, c.command.kind())).collect();
+        let stamps: Vec<_> =
+            commands.iter().map(|c| (c.id, c.accepted.at, c.command.kind(), c.client)).collect();
         let accepting = self.node.store.accept(commands);
         let node = self.node.clone();
         drop(handling);
@@ -78,11 +79,11 @@ impl Handler<Gated<Submit>> for Ingestion {
             let outcome = written.durable.await;
             // A place behind the gate is taken until the answer is known.
             drop(permit);
-            let mut homes = BTreeSet::new();
+            let (mut homes, mut feeds) = (BTreeSet::new(), BTreeSet::new());
             let submitted = verdicts
                 .into_iter()
                 .zip(stamps)
-                .map(|(verdict, (own, at, kind))| {
+                .map(|(verdict, (own, at, kind, client))| {
                     let verdict = durably(verdict, &outcome);
                     node.tallies.judged(kind, verdict.into());
                     let id = match verdict {
@@ -96,6 +97,7 @@ impl Handler<Gated<Submit>> for Ingestion {
                     };
                     if matches!(verdict, Verdict::New | Verdict::Unknown) {
                         homes.insert(own.home());
+                        feeds.insert(client);
                     }
                     Submitted { verdict, id, at }
                 })
@@ -103,6 +105,7 @@ impl Handler<Gated<Submit>> for Ingestion {
             for home in homes {
                 node.nudge(home);
             }
+            feeds.into_iter().for_each(|client| node.bell.ring(client));
             submitted
         })
     }

@@ -6,16 +6,22 @@
 //! House ──starts──▶ Warehouse ──starts──▶ Inventory, WmsLink, Manifester, Pipeline
 //!   ▲ TreeDown ◀──────── ▲ ChildDown ◀──────── each child's tripwire, whatever the cause
 //!   ▲ Wake ◀── Desk ◀── Ingestion and every other writer of a lane; Nudge ──▶ Pipeline
+//! whoever follows a feed ──Follow──▶ FeedHub ──one rendering of each event──▶ all who follow
 //! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
 //! ```
 //!
+//! Beside them, Notifier ──starts──▶ Endpoint, one for each webhook endpoint, which reads its client's feed.
+//!
 //! What each has done stands in its `vitals`, which `census` reads without asking anybody.
 
+pub(crate) mod bell;
 pub(crate) mod book;
 pub(crate) mod careful;
 pub(crate) mod census;
 pub(crate) mod conduct;
 pub(crate) mod desk;
+pub(crate) mod events;
+pub(crate) mod feed_hub;
 pub(crate) mod gate;
 pub(crate) mod gathering;
 pub(crate) mod home;
@@ -24,6 +30,7 @@ pub(crate) mod ingestion;
 pub(crate) mod inventory;
 pub(crate) mod letters;
 pub(crate) mod manifester;
+pub(crate) mod observed;
 pub(crate) mod options;
 pub(crate) mod pipeline;
 pub mod report;
@@ -34,4 +41,5 @@ pub(crate) mod turn;
 pub(crate) mod vitals;
 pub(crate) mod waiters;
 pub(crate) mod warehouse;
+pub(crate) mod webhooks;
 pub(crate) mod wms_link;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::domain::command::{Command, ShipTo};
+use crate::domain::endpoint::Schedule;
 use crate::domain::estimate::PaceReport;
 use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
 use crate::domain::sscc::CompanyPrefix;
@@ -91,8 +92,12 @@ pub struct Rules {
     pub sscc_prefix: CompanyPrefix,
     /// Ended transactions are kept this long, their tombstones as long again.
     pub retention: Duration,
+    /// Events are kept this long, and never longer than an ended transaction: they point at it.
+    pub events_retention: Duration,
     /// Callers that may wait for a change at once.
     pub waiters_max: usize,
+    /// The pauses between the attempts of a webhook.
+    pub webhook_schedule: Schedule,
 }
 
 /// A command as HTTP hands it in.

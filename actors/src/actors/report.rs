@@ -1,10 +1,10 @@
 //! The actors' report: the one picture of a running node that `/metrics`, the operators' pages and
 //! the tests read. It is put together from what the actors left behind, and asks none of them.
 
-use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
+pub use super::observed::Observed;
 use crate::domain::command::Kind;
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
@@ -19,6 +19,8 @@ pub enum ActorType {
     House,
     /// Takes commands in.
     Ingestion,
+    /// Hands events to all who follow a feed.
+    FeedHub,
     /// Supervises one warehouse's tree.
     Warehouse,
     /// Works one warehouse turn by turn.
@@ -29,18 +31,25 @@ pub enum ActorType {
     WmsLink,
     /// Gathers cartons into manifests.
     Manifester,
+    /// Supervises webhook endpoints.
+    Notifier,
+    /// Delivers to one webhook endpoint.
+    Endpoint,
 }
 
 impl ActorType {
     /// All types.
-    pub const ALL: [ActorType; 7] = [
+    pub const ALL: [ActorType; 10] = [
         ActorType::House,
         ActorType::Ingestion,
+        ActorType::FeedHub,
         ActorType::Warehouse,
         ActorType::Pipeline,
         ActorType::Inventory,
         ActorType::WmsLink,
         ActorType::Manifester,
+        ActorType::Notifier,
+        ActorType::Endpoint,
     ];
 
     /// The type's name in reports and labels.
@@ -49,11 +58,14 @@ impl ActorType {
         match self {
             ActorType::House => "house",
             ActorType::Ingestion => "ingestion",
+            ActorType::FeedHub => "feed_hub",
             ActorType::Warehouse => "warehouse",
             ActorType::Pipeline => "pipeline",
             ActorType::Inventory => "inventory",
             ActorType::WmsLink => "wms_link",
             ActorType::Manifester => "manifester",
+            ActorType::Notifier => "notifier",
+            ActorType::Endpoint => "endpoint",
         }
     }
 }
@@ -198,72 +210,6 @@ impl Phase {
     }
 }
 
-/// What an actor shows of what it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Observed {
-    /// The House: trees by phase.
-    House {
-        /// With nothing to do.
-        asleep: usize,
-        /// Not yet ready.
-        starting: usize,
-        /// At work.
-        running: usize,
-        /// Waiting for their next start.
-        down: usize,
-        /// True when it starts no more trees.
-        ending: bool,
-    },
-    /// A Warehouse.
-    Warehouse {
-        /// Of its partition; 0 while it does not own it.
-        epoch: u64,
-    },
-    /// A Pipeline, when its last turn ended.
-    Pipeline {
-        /// Orders in the work lane.
-        backlog: u64,
-        /// Orders in hand.
-        open: usize,
-        /// Of these, to go into a wave when a credit is free.
-        ready: usize,
-        /// Releases that the WMS has not settled.
-        credits_used: usize,
-        /// Waves that it has not answered.
-        unanswered_waves: usize,
-        /// Closed manifests that have not departed.
-        manifests: usize,
-    },
-    /// An Inventory.
-    Inventory {
-        /// Positions.
-        positions: usize,
-        /// Orders that wait for stock.
-        waiting: usize,
-    },
-    /// A WmsLink.
-    WmsLink {
-        /// Calls to make.
-        waiting: usize,
-        /// Calls without an answer yet.
-        under_way: usize,
-        /// Calls in a row that failed.
-        failures: u32,
-        /// True during the pause after one.
-        paused: bool,
-    },
-    /// A Manifester.
-    Manifester {
-        /// Carriers and services with cartons.
-        groups: usize,
-        /// Cartons that no manifest has yet.
-        cartons: usize,
-        /// Serials left in its block.
-        serials_left: u64,
-    },
-}
-
 /// One actor.
 #[derive(Clone, Debug)]
 pub struct ActorReport {
@@ -378,6 +324,10 @@ pub struct Tally {
     pub door_to_door: Distribution,
     /// What was kept aside, by kind.
     pub dead_letters: Vec<(&'static str, u64)>,
+    /// Events that were rendered from their transaction.
+    pub events_rendered: u64,
+    /// Events that could not be, and were left aside.
+    pub events_aside: u64,
     /// Invariants that did not hold, by id.
     pub violations: Vec<(&'static str, u64)>,
 }
@@ -417,8 +367,21 @@ pub struct Report {
     pub orders: Vec<(State, u64)>,
     /// What was counted.
     pub tally: Tally,
+    /// Webhooks.
+    pub webhooks: WebhookReport,
     /// The store.
     pub store: StoreReport,
     /// Callers that wait for a change, and how many may.
     pub waiters: (usize, usize),
+}
+
+/// What a node counted of webhooks since it started.
+#[derive(Clone, Debug)]
+pub struct WebhookReport {
+    /// Attempts by outcome, in seconds.
+    pub attempts: Vec<(&'static str, Distribution)>,
+    /// Events that are taken up and not delivered.
+    pub waiting: usize,
+    /// Deliveries that were kept aside.
+    pub dead: u64,
 }

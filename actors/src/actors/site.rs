@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio_util::sync::CancellationToken;
 
+use super::bell::Bell;
 use super::desk::Desk;
+use super::events::EventCache;
 use super::tallies::Tallies;
 use super::vitals::Vitals;
 use super::waiters::Waiters;
+use super::webhooks::Hooks;
 use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::domain::ids::{ClientNo, PartitionId, TraceContext, TransactionId};
 use crate::domain::time::Timestamp;
@@ -31,11 +34,21 @@ pub(crate) struct Node {
     pub(crate) client_names: BTreeMap<ClientNo, String>,
     pub(crate) desks: BTreeMap<PartitionId, Arc<Desk>>,
     pub(crate) waiters: Waiters,
+    /// Rung when a client's feed has grown.
+    pub(crate) bell: Bell,
+    /// Events that were rendered lately.
+    pub(crate) events: EventCache,
+    /// Webhook endpoints.
+    pub(crate) hooks: Hooks,
+    /// Of the store; it stands in every cursor.
+    pub(crate) feed_epoch: u64,
     /// True once no tree is to be started any more.
     pub(crate) ending: AtomicBool,
     pub(crate) tallies: Tallies,
     /// Of the House, through all its restarts.
     pub(crate) house: Arc<Vitals>,
+    /// Of the FeedHub, through all its restarts.
+    pub(crate) feed_hub: Arc<Vitals>,
     /// Of the Ingestion of each thread that ever submitted.
     pub(crate) ingestion: RwLock<Vec<Arc<Vitals>>>,
 }

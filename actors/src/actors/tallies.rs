@@ -61,6 +61,8 @@ pub(crate) struct Tallies {
     door_to_door: Histogram,
     dead: [AtomicU64; DEAD_KINDS.len()],
     violations: [AtomicU64; INVARIANTS.len()],
+    events_rendered: AtomicU64,
+    events_aside: AtomicU64,
 }
 
 /// An order that a turn ended.
@@ -80,6 +82,8 @@ impl Tallies {
             door_to_door: Histogram::new(&DOOR_TO_DOOR),
             dead: Default::default(),
             violations: Default::default(),
+            events_rendered: AtomicU64::new(0),
+            events_aside: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +110,16 @@ impl Tallies {
         }
     }
 
+    /// An event was rendered from its transaction.
+    pub(crate) fn event_rendered(&self) {
+        self.events_rendered.fetch_add(1, Relaxed);
+    }
+
+    /// An event cannot be rendered; its readers go on behind it.
+    pub(crate) fn event_aside(&self) {
+        self.events_aside.fetch_add(1, Relaxed);
+    }
+
     /// Counts an invariant that does not hold, and says so.
     pub(crate) fn violated(&self, violation: &Violation) {
         tracing::error!(invariant = violation.id, found = %violation.found, "an invariant does not hold");
@@ -129,6 +143,8 @@ impl Tallies {
             ended: finals.map(|state| (state, load(&self.ended[state as usize]))).collect(),
             door_to_door: self.door_to_door.read(),
             dead_letters: DEAD_KINDS.iter().zip(&self.dead).map(|(name, n)| (*name, load(n))).collect(),
+            events_rendered: load(&self.events_rendered),
+            events_aside: load(&self.events_aside),
             violations: INVARIANTS.iter().zip(&self.violations).map(|(id, n)| (*id, load(n))).collect(),
         }
     }

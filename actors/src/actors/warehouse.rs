@@ -108,8 +108,13 @@ impl Warehouse {
             ActorType::Inventory => &vitals.inventory,
             ActorType::WmsLink => &vitals.wms_link,
             ActorType::Manifester => &vitals.manifester,
-            // The other two are no children of a Warehouse.
-            ActorType::Warehouse | ActorType::House | ActorType::Ingestion => &vitals.warehouse,
+            // The others are no children of a Warehouse.
+            ActorType::Warehouse
+            | ActorType::House
+            | ActorType::Ingestion
+            | ActorType::FeedHub
+            | ActorType::Notifier
+            | ActorType::Endpoint => &vitals.warehouse,
         }
     }
 

@@ -9,6 +9,7 @@ pub mod command;
 pub mod confirmation;
 #[cfg(test)]
 mod confirmation_table;
+pub mod endpoint;
 pub mod estimate;
 pub mod fact;
 pub mod ids;

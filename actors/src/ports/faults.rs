@@ -21,10 +21,12 @@ pub enum FaultPoint {
     WmsLink,
     /// The Manifester decides.
     Manifester,
+    /// A webhook endpoint is asked for a ping.
+    Endpoint,
 }
 
 impl FaultPoint {
-    /// All points.
+    /// All points of what every node does.
     pub const ALL: [FaultPoint; 8] = [
         FaultPoint::House,
         FaultPoint::Ingestion,

@@ -3,6 +3,7 @@
 
 pub(crate) mod background;
 pub mod clock;
+pub mod endpoints;
 pub mod entropy;
 pub mod fate;
 pub mod faults;
@@ -10,6 +11,7 @@ pub mod measure;
 pub mod store;
 pub mod store_report;
 pub mod trouble;
+pub mod webhook;
 pub mod wms;
 
 /// A future that can be named behind a trait object.

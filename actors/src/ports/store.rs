@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxFuture;
+use super::endpoints::EndpointStore;
 use super::store_report::StoreReport;
 use super::trouble::Trouble;
 use crate::domain::command::{Command, Kind, ShipTo};
@@ -33,9 +34,13 @@ pub type SharedStore = Arc<dyn Store>;
 
 /// Durable state. All futures are `Send`, hold no lock and may be dropped at any await; a write
 /// whose future is dropped may still happen.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: EndpointStore + Send + Sync + 'static {
     /// What an acknowledged write survives.
     fn durability(&self) -> Durability;
+
+    /// The epoch of the feeds' numbering: a number that another store does not have. A place in a feed
+    /// means nothing in another epoch.
+    fn feed_epoch(&self) -> u64;
 
     /// Makes warehouses and clients known, once at every start, before anything else.
     ///
@@ -136,7 +141,28 @@ pub trait Store: Send + Sync + 'static {
     /// The cartons of a closed manifest, in the order they were put on it.
     fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>>;
 
-    /// A client's feed after sequence `after`, at most `limit` entries, without holes.
+    /// What a client's feed keeps now. A sequence below the first was evicted, one from the next on was
+    /// never given.
+    fn feed_bounds(&self, client: ClientNo) -> BoxFuture<Result<FeedBounds, ReadError>>;
+
+    /// The numbers in its client's feed of a transaction's facts, by version; `None` for one that has
+    /// none. Empty when the transaction is not live.
+    fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>>;
+
+    /// Evicts the first entries of feeds whose fact was decided more than `retention` before `now`, at
+    /// most `limit` in all. Answers how many. A number that is gone is never given again.
+    fn sweep_feeds(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>>;
+
+    /// A secret that only this store has, another one for each purpose, the same after every start.
+    fn secret(&self, purpose: &str) -> [u8; 32];
+
+    /// A client's feed after sequence `after`, at most `limit` entries, without holes but for what was
+    /// evicted at its beginning.
     fn feed(
         &self,
         client: ClientNo,
@@ -627,6 +653,15 @@ pub enum DeadKind {
     Confirmation,
     /// A wave that cannot be read or sent.
     Wave,
+}
+
+/// What a feed keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedBounds {
+    /// The first sequence that is kept; `next` when none is.
+    pub first: u64,
+    /// The sequence that the next entry gets; 1 at first.
+    pub next: u64,
 }
 
 /// A pointer to an event: version `version` of `id`.

@@ -8,6 +8,7 @@
 mod books;
 mod clock;
 mod disk;
+mod endpoints;
 mod floor;
 mod judge;
 mod life;

@@ -15,9 +15,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Lookup,
-    ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store,
-    StoredTransaction, TurnCommit, Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
+    Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
+    Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
 };
 
 /// The usual time of a store call, at most, in milliseconds.
@@ -29,7 +29,7 @@ const UNWRITTEN_MS: u64 = 60;
 
 /// The failing store of one life of the node.
 pub(crate) struct FaultyStore {
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     life: Arc<Life>,
 }
 
@@ -76,7 +76,7 @@ impl FaultyStore {
 
     /// A write: pauses before and after the moment it is applied, so that a death, and everything
     /// else, can fall there.
-    fn write<T: Send + 'static>(
+    pub(super) fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Arc<World>) -> Result<T, CommitError> + Send + 'static,
     ) -> BoxFuture<Result<Written<T>, CommitError>> {
@@ -104,7 +104,7 @@ impl FaultyStore {
         })
     }
 
-    fn read<T: Send + 'static>(
+    pub(super) fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&World) -> BoxFuture<Result<T, ReadError>> + Send + 'static,
     ) -> BoxFuture<Result<T, ReadError>> {
@@ -307,6 +307,27 @@ impl Store for FaultyStore {
         self.read(move |w| w.disk.dead_letters_total(partition))
     }
 
+    fn feed_bounds(&self, client: ClientNo) -> BoxFuture<Result<FeedBounds, ReadError>> {
+        self.read(move |w| w.disk.feed_bounds(client))
+    }
+
+    fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>> {
+        self.read(move |w| w.disk.sequences(id))
+    }
+
+    fn sweep_feeds(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>> {
+        self.world.disk.sweep_feeds(now, retention, limit)
+    }
+
+    fn secret(&self, purpose: &str) -> [u8; 32] {
+        self.world.disk.secret(purpose)
+    }
+
     fn feed(
         &self,
         client: ClientNo,
@@ -331,6 +352,10 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>> {
         self.world.disk.sweep(now, retention, limit)
+    }
+
+    fn feed_epoch(&self) -> u64 {
+        self.world.disk.feed_epoch()
     }
 
     fn is_writable(&self) -> bool {

@@ -1,11 +1,13 @@
 //! From a backend that holds ordered rows to the [`Store`] that actors see. It must never decide
 //! anything itself: operations are in [`super::rows`], durability is the backend's.
 
+use sha2::{Digest as _, Sha256};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
-use super::rows::{self, ReadRows, RecentClaims, RowError, Write};
+use super::rows::{self, ClaimHasher, ReadRows, RecentClaims, RowError, Write};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
@@ -13,9 +15,9 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Lookup,
-    ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration, Store,
-    StoredTransaction, TurnCommit, Verdict, Written,
+    CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
+    Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
+    Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
 };
 use crate::ports::store_report::StoreReport;
 
@@ -35,6 +37,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// True while it takes writes.
     fn is_writable(&self) -> bool;
+
+    /// The random id that it got when it began.
+    fn id(&self) -> Uuid;
 
     /// What it has done since it was opened.
     fn report(&self) -> StoreReport {
@@ -80,7 +85,7 @@ fn done<T: Send + 'static>(value: T) -> BoxFuture<T> {
 }
 
 /// A write whose answer holds its own refusal.
-fn flat<T: Send + 'static>(
+pub(super) fn flat<T: Send + 'static>(
     write: BoxFuture<Result<Result<T, CommitError>, CommitError>>,
 ) -> BoxFuture<Result<Written<T>, CommitError>> {
     Box::pin(async move { write.await.flatten().map(Written::durably) })
@@ -97,6 +102,12 @@ impl<B: Backend> Store for B {
 
     fn report(&self) -> StoreReport {
         Backend::report(self)
+    }
+
+    fn feed_epoch(&self) -> u64 {
+        // Numbers are never given back, so they hold as long as the store does.
+        let (high, low) = self.id().as_u64_pair();
+        high ^ low
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {
@@ -232,6 +243,29 @@ impl<B: Backend> Store for B {
 
     fn cartons(&self, manifest: TransactionId) -> BoxFuture<Result<Vec<ManifestCarton>, ReadError>> {
         self.read_apart(Reader::Caller, move |r| rows::cartons(r, manifest))
+    }
+
+    fn feed_bounds(&self, client: ClientNo) -> BoxFuture<Result<FeedBounds, ReadError>> {
+        done(self.read(|r| rows::feed_bounds(r, client)))
+    }
+
+    fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>> {
+        self.read_apart(Reader::Caller, move |r| rows::sequences(r, id))
+    }
+
+    fn sweep_feeds(
+        &self,
+        now: Timestamp,
+        retention: Duration,
+        limit: usize,
+    ) -> BoxFuture<Result<usize, CommitError>> {
+        self.write(limit.min(SWEEP_ITEMS), move |w| rows::sweep_feeds(w, now, retention, limit))
+    }
+
+    fn secret(&self, purpose: &str) -> [u8; 32] {
+        // The store's one secret is of a fixed length, so what is hashed tells it from the purpose.
+        let ClaimHasher(secret) = *self.recent_claims().hasher();
+        Sha256::new().chain_update(secret).chain_update(purpose).finalize().into()
     }
 
     fn feed(

@@ -74,7 +74,12 @@ struct Check {
     violations: Vec<Violation>,
     stock: BTreeMap<StockOf, Sums>,
     partitions: BTreeSet<PartitionId>,
+    /// The first sequence that each client's feed keeps.
+    first: BTreeMap<ClientNo, u64>,
+    /// What each client's feed must say.
     clients: BTreeMap<ClientNo, Versions>,
+    /// Facts of each client's transactions.
+    facts: BTreeMap<ClientNo, u64>,
     /// Clients some of whose transactions are no longer there.
     swept: BTreeSet<ClientNo>,
     /// Orders and manifests that have not ended.
@@ -88,6 +93,7 @@ impl Check {
 
     async fn run(&mut self, store: &dyn Store) -> Result<(), ReadError> {
         for (_, client) in clients(store).await? {
+            self.first.insert(client, store.feed_bounds(client).await?.first);
             self.clients.entry(client).or_default();
         }
         self.transactions(store).await?;
@@ -105,6 +111,7 @@ impl Check {
             for stored in &page {
                 self.partitions.insert(stored.id.home());
                 self.acceptance(stored);
+                self.announced(store, stored).await?;
                 self.claim(store, stored).await?;
                 match &stored.command {
                     Command::Order(command) => self.order(stored, command),
@@ -124,10 +131,26 @@ impl Check {
         if !first || stored.facts.iter().skip(1).any(|f| at(&f.fact)) {
             self.found("INV-7", format!("{} is not accepted once, as its version 1", stored.id));
         }
-        if stored.client != ClientNo::HOUSE {
-            let versions = self.clients.entry(stored.client).or_default();
-            (1..=stored.version()).for_each(|version| versions.add(stored.id, version));
+    }
+
+    /// Notes what the feed must say of a transaction: all of its facts but those that it has evicted.
+    async fn announced(&mut self, store: &dyn Store, stored: &StoredTransaction) -> Result<(), ReadError> {
+        if stored.client == ClientNo::HOUSE {
+            return Ok(());
         }
+        *self.facts.entry(stored.client).or_default() += u64::from(stored.version());
+        let first = self.first.get(&stored.client).copied().unwrap_or(1);
+        let versions = self.clients.entry(stored.client).or_default();
+        if first <= 1 {
+            (1..=stored.version()).for_each(|version| versions.add(stored.id, version));
+            return Ok(());
+        }
+        for (version, sequence) in (1..).zip(store.sequences(stored.id).await?) {
+            if sequence.is_some_and(|sequence| sequence >= first) {
+                versions.add(stored.id, version);
+            }
+        }
+        Ok(())
     }
 
     async fn claim(&mut self, store: &dyn Store, stored: &StoredTransaction) -> Result<(), ReadError> {
@@ -229,7 +252,13 @@ impl Check {
     /// Walks a feed and sums up its entries about transactions that are there.
     async fn feed(&mut self, store: &dyn Store, client: ClientNo) -> Result<Versions, ReadError> {
         let mut known: HashMap<TransactionId, Option<u32>> = HashMap::new();
-        let (mut seen, mut last) = (Versions::default(), 0);
+        let bounds = store.feed_bounds(client).await?;
+        let (mut seen, mut last) = (Versions::default(), bounds.first - 1);
+        // What was evicted may have been about transactions that are no longer there.
+        // An event about an endpoint looks like that too; then the check is only less strict.
+        if self.facts.get(&client).copied().unwrap_or(0) < bounds.next - 1 {
+            self.swept.insert(client);
+        }
         loop {
             let page = store.feed(client, last, ENTRIES).await?;
             if page.is_empty() {
@@ -254,6 +283,8 @@ impl Check {
                         self.found("INV-5", found);
                     }
                     Some(_) => seen.add(id, version),
+                    // It is about an endpoint.
+                    None if version == 0 => {}
                     None => {
                         self.swept.insert(client);
                     }

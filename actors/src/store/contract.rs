@@ -14,12 +14,18 @@ use crate::domain::ids::{ClientNo, PartitionId, ReleaseId, Sku, TraceContext, Tr
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
-    CommitError, DeadKind, DeadLetter, Fence, GatherLimits, IdempotencyKey, Instruction, Kept, Lane,
-    LaneItem, Lookup, ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, Settled,
+    CommitError, DeadKind, DeadLetter, FeedBounds, Fence, GatherLimits, IdempotencyKey, Instruction, Kept,
+    Lane, LaneItem, Lookup, ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, Settled,
     SharedStore, StoredWave, TurnCommit, Verdict,
 };
 use crate::ports::trouble::{Span, Thing, Trouble};
 use crate::store::digest;
+pub(super) use crate::store::endpoints_tests::{
+    a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by, an_endpoint_begins_at_the_end_of_its_feed,
+    attempts_are_remembered_up_to_a_number, changes_of_an_endpoint_are_seen_and_numbered,
+    dead_deliveries_are_paged_revived_and_given_up, deliveries_are_recorded_by_the_last_epoch_only,
+    endpoints_are_kept_whole_and_each_client_has_its_own, replays_wait_for_the_actor_up_to_a_number,
+};
 
 /// A store under test and what keeps it alive.
 pub(super) struct Subject {
@@ -47,6 +53,8 @@ macro_rules! contract {
                 a_commit_with_a_void_fence_writes_nothing
                 a_load_sees_all_that_was_written_before_the_take
                 feeds_have_no_holes_and_the_house_has_none
+                old_events_are_evicted_in_steps_and_their_numbers_are_never_given_again
+                a_transactions_events_are_found_without_its_feed
                 orders_are_paged_by_id
                 positions_are_paged_by_sku
                 long_commands_facts_and_reports_come_back_whole
@@ -63,6 +71,14 @@ macro_rules! contract {
                 a_pause_needs_no_owner_and_outlasts_turns
                 starts_are_counted_until_a_turn_says_otherwise
                 a_scan_finds_every_transaction_once
+                endpoints_are_kept_whole_and_each_client_has_its_own
+                changes_of_an_endpoint_are_seen_and_numbered
+                an_endpoint_begins_at_the_end_of_its_feed
+                deliveries_are_recorded_by_the_last_epoch_only
+                attempts_are_remembered_up_to_a_number
+                dead_deliveries_are_paged_revived_and_given_up
+                replays_wait_for_the_actor_up_to_a_number
+                a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by
             );
         }
     };
@@ -403,6 +419,57 @@ pub(super) async fn feeds_have_no_holes_and_the_house_has_none(store: &SharedSto
     assert_eq!(store.feed(ClientNo(2), 0, 10).await.unwrap().len(), 1);
     assert_eq!(store.feed(ClientNo::HOUSE, 0, 10).await.unwrap(), []);
     assert_eq!(live(store, manifest).await.client, ClientNo::HOUSE);
+}
+
+pub(super) async fn old_events_are_evicted_in_steps_and_their_numbers_are_never_given_again(
+    store: &SharedStore,
+) {
+    let bounds = |first, next| FeedBounds { first, next };
+    assert_eq!(store.feed_bounds(CLIENT).await.unwrap(), bounds(1, 1));
+    accept(store, vec![order(1, "r1", 1), order(2, "r2", 1)]).await;
+    let other = NewCommand { client: ClientNo(2), ..order(3, "r3", 1) };
+    accept(store, vec![other]).await;
+    let fence = take(store, 1).await;
+    let late = facts(id(1), 2, vec![fact(9_000, OrderFact::Backordered)]);
+    commit(store, fence, TurnCommit { facts: vec![late], ..TurnCommit::default() }).await.unwrap();
+    assert_eq!(store.feed_bounds(CLIENT).await.unwrap(), bounds(1, 4));
+
+    let age = Duration::from_millis(1_000);
+    // Accepted at 1,001 and 1,002: not past their age yet.
+    assert_eq!(store.sweep_feeds(Timestamp(2_001), age, 10).await.unwrap(), 0);
+    assert_eq!(store.sweep_feeds(Timestamp(5_000), age, 1).await.unwrap(), 1);
+    assert_eq!(store.feed_bounds(CLIENT).await.unwrap(), bounds(2, 4));
+    assert_eq!(store.sweep_feeds(Timestamp(5_000), age, 10).await.unwrap(), 2);
+    assert_eq!(store.feed_bounds(CLIENT).await.unwrap(), bounds(3, 4));
+    let kept: Vec<_> = store.feed(CLIENT, 0, 10).await.unwrap().iter().map(|e| e.sequence).collect();
+    assert_eq!(kept, [3]);
+    assert_eq!(store.sweep_feeds(Timestamp(20_000), age, 10).await.unwrap(), 1);
+    assert_eq!(store.feed_bounds(CLIENT).await.unwrap(), bounds(4, 4));
+    assert_eq!(store.feed_bounds(ClientNo(2)).await.unwrap(), bounds(2, 2));
+
+    accept(store, vec![order(4, "r4", 1)]).await;
+    let feed = store.feed(CLIENT, 0, 10).await.unwrap();
+    assert_eq!(feed.iter().map(|e| (e.sequence, e.id)).collect::<Vec<_>>(), [(4, id(4))]);
+}
+
+pub(super) async fn a_transactions_events_are_found_without_its_feed(store: &SharedStore) {
+    accept(store, vec![order(1, "r1", 1), order(2, "r2", 1)]).await;
+    let fence = take(store, 1).await;
+    let manifest = id(50);
+    let turn = TurnCommit {
+        created: vec![(manifest, manifest_command())],
+        facts: vec![
+            facts(id(2), 2, vec![fact(5, OrderFact::Backordered)]),
+            facts(id(1), 2, vec![fact(5, OrderFact::Backordered)]),
+            NewFacts { id: manifest, client: ClientNo::HOUSE, first_version: 1, facts: vec![accepted(9)] },
+        ],
+        ..TurnCommit::default()
+    };
+    commit(store, fence, turn).await.unwrap();
+    assert_eq!(store.sequences(id(1)).await.unwrap(), [Some(1), Some(4)]);
+    assert_eq!(store.sequences(id(2)).await.unwrap(), [Some(2), Some(3)]);
+    assert_eq!(store.sequences(manifest).await.unwrap(), [None]);
+    assert_eq!(store.sequences(id(99)).await.unwrap(), []);
 }
 
 fn manifest_command() -> Command {

@@ -9,12 +9,12 @@
 //! |---|---|---|
 //! | `tx` | id ‖ 0 ‖ chunk → command with client and digest, later its tombstone | accept, turn (`created`), sweep |
 //! | | id ‖ 1 → personal data | accept; sweep deletes |
-//! | | id ‖ 2 ‖ version u32 ‖ chunk → fact | accept (version 1), turn; sweep deletes |
+//! | | id ‖ 2 ‖ version u32 ‖ chunk → fact, with its number in the feed unless it is the house's | accept (version 1), turn; sweep deletes |
 //! | | id ‖ 3 ‖ hash → – (the claims of `Idempotency-Key`s that lead here) | accept; sweep deletes |
 //! | `claims_log` | n u64 → hash of a claim, id | accept; the merge deletes |
 //! | `claims` | hash of a claim → id | the merge of `claims_log`; sweep deletes with the tombstone |
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
-//! | `feed` | c ‖ sequence u64 → id, version | accept, turn: with each fact |
+//! | `feed` | c ‖ sequence u64 → id, version (0: an id of its own, see `notices`) | accept, turn: with each fact; the sweep of feeds deletes |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
 //! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, a WMS's report, or an operator's instruction | accept, reports, instruct; turn deletes |
 //! | `stock` | p ‖ c ‖ SKU → position, absolute | turn |
@@ -26,14 +26,28 @@
 //! | `dead_of` | order id → number of its open dead letter | turn |
 //! | `settled` | p ‖ n u64 → how the dead letter was dealt with | turn |
 //! | `partition` | p → epoch, nonce, wake_at, paused, trouble | take, turn, pause |
+//! | `endpoints` | c ‖ endpoint id ‖ chunk → webhook endpoint | create, change, record (`disabled`); purge deletes |
+//! | `deliveries` | endpoint id ‖ 0 → epoch, cursor, fortune, next attempt | create, take, enable, record; purge deletes |
+//! | | endpoint id ‖ 1 ‖ sequence u64 → delivery that is not finished | record |
+//! | | endpoint id ‖ 2 ‖ n u64 → attempt | record, which also drops the oldest |
+//! | | endpoint id ‖ 3 ‖ replay id ‖ chunk → replay | change; record deletes |
+//! | `dead_deliveries` | endpoint id ‖ sequence u64 → delivery that is kept aside | record; give-up deletes |
+//! | `notices` | c ‖ sequence u64 ‖ chunk → what an entry of the feed says about an endpoint | record (`disabled`); the sweep of feeds deletes |
 //! | `counters` | 1 ‖ p ‖ lane, 2 ‖ c (feed), 3 ‖ p (dead letters) → next number, entries | whoever writes what is counted |
 //! | `meta` | 1 → store id and format; 2 → next carton serial; 3 ‖ code → partition; 4 ‖ name → client number; 5 → the secret that claims are hashed with | start; lease of serials |
 //!
 //! The client number 0 (the house) has no claims, no feed and no `by_client` rows.
 
+mod endpoints;
+
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId, WaveId};
 use crate::domain::time::Timestamp;
 use crate::ports::store::Lane;
+
+pub use endpoints::{
+    attempt, attempts_of, dead_delivery, endpoint, of_endpoint, pending, pending_of, progress, replay,
+    replays_of,
+};
 
 /// Bytes of a value's chunk. LMDB gives a value above about 2,000 bytes pages of its own.
 pub const CHUNK_BYTES: usize = 1_900;
@@ -81,11 +95,19 @@ pub enum Table {
     DeadOf,
     /// How dead letters were dealt with.
     Settled,
+    /// Webhook endpoints.
+    Endpoints,
+    /// How far deliveries have come.
+    Deliveries,
+    /// Deliveries that are kept aside.
+    DeadDeliveries,
+    /// What feeds say about endpoints.
+    Notices,
 }
 
 impl Table {
     /// All tables; a table's place here is its index.
-    pub const ALL: [Table; 18] = [
+    pub const ALL: [Table; 22] = [
         Table::Tx,
         Table::Claims,
         Table::ClaimsLog,
@@ -104,6 +126,10 @@ impl Table {
         Table::Meta,
         Table::DeadOf,
         Table::Settled,
+        Table::Endpoints,
+        Table::Deliveries,
+        Table::DeadDeliveries,
+        Table::Notices,
     ];
 
     /// The table's name on disk.
@@ -128,6 +154,10 @@ impl Table {
             Table::Meta => "meta",
             Table::DeadOf => "dead_of",
             Table::Settled => "settled",
+            Table::Endpoints => "endpoints",
+            Table::Deliveries => "deliveries",
+            Table::DeadDeliveries => "dead_deliveries",
+            Table::Notices => "notices",
         }
     }
 
@@ -199,7 +229,7 @@ pub fn claim_row(n: u64) -> Key {
     key(&[&n.to_be_bytes()])
 }
 
-/// The rows of a client in `by_client` or `feed`.
+/// The rows of a client in `by_client`, `endpoints` or `feed`.
 #[must_use]
 pub fn client(client: ClientNo) -> Key {
     key(&[&client.0.to_be_bytes()])
@@ -211,7 +241,7 @@ pub fn by_client(client: ClientNo, id: TransactionId) -> Key {
     key(&[&client.0.to_be_bytes(), id.0.as_bytes()])
 }
 
-/// An entry of a feed.
+/// An entry of a feed, and what it says in `notices` (chunked).
 #[must_use]
 pub fn feed(client: ClientNo, sequence: u64) -> Key {
     key(&[&client.0.to_be_bytes(), &sequence.to_be_bytes()])
@@ -296,10 +326,13 @@ pub fn lane_counter(partition: PartitionId, of: Lane) -> Key {
     key(&[LANE_COUNTERS, &lane(partition, of)])
 }
 
+/// The counters of all feeds.
+pub const FEED_COUNTERS: &[u8] = &[2];
+
 /// The counter of a feed.
 #[must_use]
 pub fn feed_counter(client: ClientNo) -> Key {
-    key(&[&[2], &client.0.to_be_bytes()])
+    key(&[FEED_COUNTERS, &client.0.to_be_bytes()])
 }
 
 /// The counter of a partition's dead letters.

@@ -116,6 +116,10 @@ impl Backend for MemoryStore {
         self.0.lock().room > Room::Nothing
     }
 
+    fn id(&self) -> Uuid {
+        Uuid::nil()
+    }
+
     fn recent_claims(&self) -> RecentClaims {
         self.0.lock().claims.recent().clone()
     }

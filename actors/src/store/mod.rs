@@ -5,10 +5,13 @@
 //! tables, [`mod@format`] the stored values, [`rows`] what the operations do.
 
 mod backend;
+mod backend_endpoints;
 pub mod check;
 #[cfg(test)]
 mod contract;
 pub mod embedded;
+#[cfg(test)]
+mod endpoints_tests;
 pub mod format;
 pub mod keys;
 pub mod memory;

@@ -195,7 +195,7 @@ fn order_detail<'a>(source: &Source<'a>, command: &'a OrderCommand, order: Optio
         priority: command.priority.0,
         not_before: command.not_before.map(WireTime),
         requested_ship_by: command.requested_ship_by.map(WireTime),
-        metadata: &command.metadata,
+        metadata: Some(&command.metadata),
         lines: command.lines.iter().zip(lines).map(line).collect(),
         fulfillments: order.and_then(|o| fulfillment(source, command, o)).into_iter().collect(),
     }
@@ -380,7 +380,7 @@ mod tests {
                 "at": "2026-11-24T16:00:00.001Z", "line": null,
             }],
             "actions": [],
-            "links": {"status": format!("/v1/status/{}", id(1)), "cancel": format!("/v1/orders/{}/cancel", id(1))},
+            "links": {"status": format!("/v1/status/{}", id(1)), "events": format!("/v1/status/{}/events", id(1)), "cancel": format!("/v1/orders/{}/cancel", id(1))},
             "history": found["history"].clone(),
         });
         assert_eq!(found, expected);
@@ -432,7 +432,8 @@ mod tests {
             at(&receipt, &recorded(vec![accepted(), Fact::Move(MoveFact::Applied)]), None).unwrap();
         assert_eq!((&document["state"], &document["done"]), (&json!("applied"), &json!(true)));
         assert_eq!((&document["type"], &document["quantity"]), (&json!("receipt"), &json!(7)));
-        assert_eq!(document["links"], json!({"status": format!("/v1/status/{}", id(1))}));
+        let events = format!("/v1/status/{}/events", id(1));
+        assert_eq!(document["links"], json!({"status": format!("/v1/status/{}", id(1)), "events": events}));
 
         let cancel = Command::Cancellation(CancellationCommand {
             reference: "cancel:x".parse().unwrap(),

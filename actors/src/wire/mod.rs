@@ -6,11 +6,16 @@
 pub mod accepted;
 mod address;
 pub mod confirmations;
+pub mod cursor;
+pub mod endpoints;
+pub mod event;
 mod fold;
 pub mod json;
 pub mod reader;
 pub mod requests;
+pub mod signature;
 pub mod status;
 mod story;
+pub mod tickets;
 pub mod time;
 pub mod wms;

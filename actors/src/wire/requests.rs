@@ -273,7 +273,7 @@ pub fn status_query(json: Json<'_>) -> Result<Vec<String>, Vec<Fault>> {
 }
 
 /// Opens the body, reads it and refuses what is left over.
-fn read<T>(
+pub(super) fn read<T>(
     json: Json<'_>,
     faults_max: usize,
     body: impl FnOnce(&mut Fields<'_>, &Path<'_>, &mut Faults) -> Option<T>,

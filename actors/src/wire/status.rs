@@ -107,7 +107,9 @@ pub enum Detail<'a> {
         priority: u8,
         not_before: Option<WireTime>,
         requested_ship_by: Option<WireTime>,
-        metadata: &'a BTreeMap<String, String>,
+        /// Left out of events.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<&'a BTreeMap<String, String>>,
         lines: Vec<LineItem<'a>>,
         fulfillments: Vec<Fulfillment<'a>>,
     },
@@ -233,6 +235,7 @@ impl From<Estimate> for EstimateItem {
 #[expect(missing_docs, reason = "the fields are the contract's own names")]
 pub struct Links {
     pub status: String,
+    pub events: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancel: Option<String>,
 }
@@ -245,6 +248,6 @@ impl Links {
             Kind::Order => Some(format!("/v1/orders/{id}/cancel")),
             Kind::Move | Kind::Cancellation | Kind::Manifest => None,
         };
-        Links { status: format!("/v1/status/{id}"), cancel }
+        Links { status: format!("/v1/status/{id}"), events: format!("/v1/status/{id}/events"), cancel }
     }
 }

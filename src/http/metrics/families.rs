@@ -14,6 +14,7 @@ use wavegate_engine::engine::report::{ActorReport, ActorType, Cause, Outcome, Re
 use wavegate_engine::ports::measure::Distribution;
 
 use super::process::Process;
+use crate::http::state::Streams;
 
 /// What a metric is called and means. The unit stands in the name when it is written.
 struct Family {
@@ -99,11 +100,30 @@ impl<'a> Families<'a> {
         )?;
         self.counter(
             plain("dead_letters", "What was kept aside because it could not be worked, by kind."),
-            tally.dead_letters.iter().map(|(kind, n)| ([("kind", *kind)], *n)),
+            tally
+                .dead_letters
+                .iter()
+                .copied()
+                .chain([("delivery", report.webhooks.dead)])
+                .map(|(kind, n)| ([("kind", kind)], n)),
         )?;
         self.counter(
             plain("invariant_violations", "Invariants that did not hold, by id. Always 0."),
             tally.violations.iter().map(|(id, n)| ([("invariant", *id)], *n)),
+        )?;
+        self.counter(
+            plain(
+                "events_rendered",
+                "Events that were rendered from their transaction, each once for all its readers.",
+            ),
+            [(ALONE, tally.events_rendered)],
+        )?;
+        self.counter(
+            plain(
+                "events_aside",
+                "Events that cannot be rendered and were left aside; their readers went on.",
+            ),
+            [(ALONE, tally.events_aside)],
         )?;
         let (waiting, max) = report.waiters;
         self.gauge(
@@ -158,6 +178,19 @@ impl<'a> Families<'a> {
         )
     }
 
+    /// Webhooks.
+    pub(super) fn webhooks(&mut self, report: &Report) -> fmt::Result {
+        let webhooks = &report.webhooks;
+        self.histogram(
+            seconds("delivery_attempt", "Time of an attempt to deliver a webhook, by outcome."),
+            webhooks.attempts.iter().map(|(outcome, took)| ([("outcome", *outcome)], took)),
+        )?;
+        self.gauge(
+            plain("deliveries_waiting", "Events that webhook endpoints have taken up and not delivered."),
+            [(ALONE, webhooks.waiting as f64)],
+        )
+    }
+
     /// Actors, one series a type.
     pub(super) fn actors(&mut self, report: &Report) -> fmt::Result {
         let types = by_type(report);
@@ -203,6 +236,22 @@ impl<'a> Families<'a> {
                 let shown = causes.filter(|(cause, n)| *cause == Cause::Panic || *n > 0);
                 shown.map(move |(cause, n)| ([("actor", actor.as_str()), ("cause", cause.as_str())], n))
             }),
+        )
+    }
+
+    /// Streams of events.
+    pub(super) fn streams(&mut self, streams: Streams) -> fmt::Result {
+        self.gauge(
+            plain("sse_connections", "Streams of events that are open."),
+            [(ALONE, streams.open as f64)],
+        )?;
+        self.gauge(
+            plain("sse_connections_max", "Streams of events that may be open."),
+            [(ALONE, streams.max as f64)],
+        )?;
+        self.counter(
+            plain("sse_cut", "Streams that were cut because they did not keep up or could not be read; they go on by their cursor."),
+            [(ALONE, streams.cut)],
         )
     }
 

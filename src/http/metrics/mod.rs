@@ -18,7 +18,7 @@ use wavegate_engine::engine::report::Report;
 
 use super::problem::Problem;
 use super::query::Params;
-use super::state::State;
+use super::state::{State, Streams};
 use families::Families;
 use process::Process;
 
@@ -29,6 +29,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug)]
 struct Scrape {
     report: Report,
+    streams: Streams,
     writable: bool,
     process: Option<Process>,
 }
@@ -38,7 +39,9 @@ impl Collector for Scrape {
         let mut families = Families::new(encoder);
         families.orders(&self.report)?;
         families.warehouses(&self.report)?;
+        families.webhooks(&self.report)?;
         families.actors(&self.report)?;
+        families.streams(self.streams)?;
         families.store(&self.report, self.writable)?;
         families.process(self.process.as_ref())
     }
@@ -49,6 +52,7 @@ pub(crate) async fn get(state: web::Data<State>, request: HttpRequest) -> Result
     Params::read(&request, &[])?;
     let scrape = Scrape {
         report: state.engine.report(),
+        streams: state.streams(),
         writable: state.engine.store().is_writable(),
         process: process::read(),
     };

@@ -6,8 +6,10 @@ use std::str::FromStr;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use wavegate_engine::domain::endpoint::EndpointId;
 use wavegate_engine::domain::ids::{PartitionId, TransactionId};
 use wavegate_engine::engine::InstructError;
+use wavegate_engine::ports::endpoints::DeadDelivery;
 use wavegate_engine::ports::store::{DeadKind, DeadLetter, Instruction};
 use wavegate_engine::wire::time::WireTime;
 
@@ -25,6 +27,42 @@ const PAGE_MAX: u64 = 1_000;
 /// A letter's name on the wire, the same for ever: its partition and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LetterId(PartitionId, u64);
+
+/// The name of a delivery that is kept aside: its endpoint and the event's number in the feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct DeliveryId(EndpointId, u64);
+
+impl fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+impl FromStr for DeliveryId {
+    type Err = NoLetter;
+
+    fn from_str(text: &str) -> Result<DeliveryId, NoLetter> {
+        let (endpoint, n) = text.split_once('.').ok_or(NoLetter)?;
+        let endpoint = endpoint.parse().map_err(|_| NoLetter)?;
+        let id = DeliveryId(endpoint, n.parse().map_err(|_| NoLetter)?);
+        if id.to_string() == text { Ok(id) } else { Err(NoLetter) }
+    }
+}
+
+/// Any letter's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnyId {
+    Letter(LetterId),
+    Delivery(DeliveryId),
+}
+
+impl FromStr for AnyId {
+    type Err = NoLetter;
+
+    fn from_str(text: &str) -> Result<AnyId, NoLetter> {
+        text.parse().map(AnyId::Letter).or_else(|NoLetter| text.parse().map(AnyId::Delivery))
+    }
+}
 
 impl fmt::Display for LetterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +89,11 @@ impl FromStr for LetterId {
 struct Item<'a> {
     id: String,
     kind: &'static str,
-    warehouse: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warehouse: Option<&'a str>,
+    /// Of a delivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<EndpointId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transaction_id: Option<TransactionId>,
     reason: String,
@@ -72,7 +114,16 @@ fn item(warehouse: &str, id: LetterId, letter: DeadLetter) -> Item<'_> {
         DeadKind::Wave => "wave",
     };
     let DeadLetter { kind: _, id: transaction_id, reason, detail, at, entry: _ } = letter;
-    Item { id: id.to_string(), kind, warehouse, transaction_id, reason, detail, at: WireTime(at) }
+    Item {
+        id: id.to_string(),
+        kind,
+        warehouse: Some(warehouse),
+        endpoint: None,
+        transaction_id,
+        reason,
+        detail,
+        at: WireTime(at),
+    }
 }
 
 /// `GET /v1/ops/dead-letters`: by warehouse, then by age; `warehouse` shows one of them.
@@ -82,7 +133,7 @@ pub(crate) async fn list(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let params = Params::read(&request, &["warehouse", "after", "limit"])?;
-    let after: Option<LetterId> = params.parsed("after")?;
+    let after: Option<AnyId> = params.parsed("after")?;
     let limit = params.number("limit", 1..=PAGE_MAX)?.unwrap_or(PAGE);
     let limit = usize::try_from(limit).map_err(|_| Problem::Internal)?;
     let only = params.text("warehouse").map(|code| warehouses::enter(&state, &call, code)).transpose()?;
@@ -92,9 +143,11 @@ pub(crate) async fn list(
     let (mut items, mut last) = (Vec::new(), None);
     for warehouse in shown {
         let after = match after {
-            Some(LetterId(partition, _)) if warehouse.partition < partition => continue,
-            Some(LetterId(partition, n)) if warehouse.partition == partition => n,
-            Some(_) | None => 0,
+            // Deliveries stand behind the letters of all warehouses.
+            Some(AnyId::Delivery(_)) => break,
+            Some(AnyId::Letter(LetterId(partition, _))) if warehouse.partition < partition => continue,
+            Some(AnyId::Letter(LetterId(partition, n))) if warehouse.partition == partition => n,
+            Some(AnyId::Letter(_)) | None => 0,
         };
         let rest = limit - items.len();
         if rest == 0 {
@@ -107,8 +160,35 @@ pub(crate) async fn list(
             items.push(item(&warehouse.code, id, letter));
         }
     }
+    let rest = limit - items.len();
+    if only.is_none() && rest > 0 {
+        let after = match after {
+            Some(AnyId::Delivery(DeliveryId(endpoint, sequence))) => Some((endpoint, sequence)),
+            Some(AnyId::Letter(_)) | None => None,
+        };
+        let deliveries = state.engine.store().dead_deliveries(after, rest).await;
+        for dead in deliveries.map_err(|e| unreadable(&e))? {
+            let id = DeliveryId(dead.endpoint, dead.entry.sequence).to_string();
+            last = Some(id.clone());
+            items.push(delivery(&state, id, dead));
+        }
+    }
     let next = last.filter(|_| items.len() == limit);
     ok_json(&Page { items, next })
+}
+
+fn delivery(state: &State, id: String, dead: DeadDelivery) -> Item<'static> {
+    let client = state.engine.client_name(dead.client).unwrap_or_default();
+    Item {
+        id,
+        kind: "delivery",
+        warehouse: None,
+        endpoint: Some(dead.endpoint),
+        transaction_id: (dead.entry.version > 0).then_some(dead.entry.id),
+        reason: dead.reason,
+        detail: format!("event {} of the feed of {client}", dead.entry.sequence),
+        at: WireTime(dead.at),
+    }
 }
 
 /// `POST /v1/ops/dead-letters/{id}/redrive`
@@ -144,10 +224,22 @@ async fn instruct(
     asked: fn(u64) -> Instruction,
 ) -> Result<HttpResponse, Problem> {
     Params::read(request, &[])?;
-    let LetterId(partition, n) = id.parse().map_err(|NoLetter| Problem::NotFound)?;
-    let asked = asked(n);
-    tracing::info!(correlation_id = %call.correlation, letter = id, ?asked, "an operator asks");
-    state.engine.instruct(partition, asked).await.map_err(refusal)?;
+    let named: AnyId = id.parse().map_err(|NoLetter| Problem::NotFound)?;
+    match named {
+        AnyId::Letter(LetterId(partition, n)) => {
+            let asked = asked(n);
+            tracing::info!(correlation_id = %call.correlation, letter = id, ?asked, "an operator asks");
+            state.engine.instruct(partition, asked).await.map_err(refusal)?;
+        }
+        AnyId::Delivery(DeliveryId(endpoint, n)) => {
+            let asked = asked(n);
+            tracing::info!(correlation_id = %call.correlation, letter = id, ?asked, "an operator asks");
+            match asked {
+                Instruction::Redrive(_) => state.engine.webhooks().redrive(endpoint, n).await?,
+                Instruction::GiveUp(_) => state.engine.webhooks().give_up(endpoint, n).await?,
+            }
+        }
+    }
     json_body(&mut HttpResponse::Accepted(), &Queued { id })
 }
 

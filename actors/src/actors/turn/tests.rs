@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use super::aside::Conviction;
 use super::{Decided, Scope, Turn};
+use crate::actors::bell::Bell;
 use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
+use crate::actors::events::EventCache;
 use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
 use crate::actors::site::{Node, Site};
 use crate::actors::tallies::Tallies;
 use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
+use crate::actors::webhooks::Hooks;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
 use crate::domain::fact::{
@@ -72,22 +75,29 @@ pub(crate) fn site() -> Site {
         manifest_cartons_max: 200,
         sscc_prefix: "0614141".parse().unwrap(),
         retention: Duration::from_secs(60),
+        events_retention: Duration::from_secs(60),
         waiters_max: 1,
+        webhook_schedule: crate::domain::endpoint::Schedule::new(vec![]),
     };
     let node = Node {
+        feed_epoch: 0,
         store: Arc::new(MemoryStore::new()),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy),
         faults: Arc::new(NoFaults),
-        rules,
+        rules: rules.clone(),
         warehouses: Warehouses::new(vec![warehouse.clone()]),
         clients: std::collections::HashMap::new(),
         client_names: BTreeMap::new(),
         desks: BTreeMap::new(),
         waiters: Waiters::new(1),
+        bell: Bell::default(),
+        events: EventCache::new(),
+        hooks: Hooks::new(Arc::new(crate::ports::webhook::NoCourier), rules.webhook_schedule.clone()),
         ending: std::sync::atomic::AtomicBool::new(false),
         tallies: Tallies::new(),
         house: Vitals::new(),
+        feed_hub: Vitals::new(),
         ingestion: parking_lot::RwLock::default(),
     };
     Site {

@@ -159,12 +159,6 @@ impl EmbeddedStore {
         })
     }
 
-    /// The random id that the store got when it began.
-    #[must_use]
-    pub fn id(&self) -> Uuid {
-        self.id
-    }
-
     fn pool(&self, reader: Reader) -> &ReadPool {
         match reader {
             Reader::Caller => &self.reads,
@@ -248,6 +242,10 @@ impl Backend for EmbeddedStore {
 
     fn is_writable(&self) -> bool {
         self.alive.load(Ordering::Acquire) && room::measure(&self.dir, 0) > Room::Nothing
+    }
+
+    fn id(&self) -> Uuid {
+        self.id
     }
 
     fn report(&self) -> StoreReport {

@@ -34,9 +34,27 @@ struct AcceptedV1<'a> {
     state: Cow<'a, Option<String>>,
 }
 
-/// A fact.
+/// A fact and its number in its client's feed.
+#[derive(Serialize, Deserialize)]
+struct NumberedV1<'a> {
+    sequence: u64,
+    recorded: RecordedV1<'a>,
+}
+
+/// A fact of a transaction that belongs to no client.
 #[must_use]
 pub fn encode_fact(recorded: &Recorded) -> Vec<u8> {
+    packed(Record::Fact, &stored(recorded))
+}
+
+/// A fact with its number in its client's feed, so that a transaction's own events are found without
+/// a walk over the feed.
+#[must_use]
+pub fn encode_numbered_fact(sequence: u64, recorded: &Recorded) -> Vec<u8> {
+    packed(Record::NumberedFact, &NumberedV1 { sequence, recorded: stored(recorded) })
+}
+
+fn stored(recorded: &Recorded) -> RecordedV1<'_> {
     let fact = match &recorded.fact {
         Fact::Accepted(Accepted { correlation, trace }) => FactV1::Accepted(AcceptedV1 {
             correlation: Cow::Borrowed(correlation),
@@ -50,15 +68,30 @@ pub fn encode_fact(recorded: &Recorded) -> Vec<u8> {
         Fact::Cancellation(fact) => FactV1::Cancellation(Cow::Borrowed(fact)),
         Fact::Manifest(fact) => FactV1::Manifest(*fact),
     };
-    packed(Record::Fact, &RecordedV1 { at: recorded.at, fact })
+    RecordedV1 { at: recorded.at, fact }
 }
 
-/// Reads a fact.
+/// Reads a fact, numbered or not.
 ///
 /// # Errors
 /// When the bytes are not one, or a newer release's.
 pub fn decode_fact(bytes: &[u8]) -> Decoded<Recorded> {
-    let RecordedV1 { at, fact } = unpacked(Record::Fact, bytes)?;
+    decode_numbered_fact(bytes).map(|(_, recorded)| recorded)
+}
+
+/// Reads a fact and its number in its client's feed; `None` when it was stored without one.
+///
+/// # Errors
+/// When the bytes are not one, or a newer release's.
+pub fn decode_numbered_fact(bytes: &[u8]) -> Decoded<(Option<u64>, Recorded)> {
+    if bytes.first() == Some(&(Record::NumberedFact as u8)) {
+        let NumberedV1 { sequence, recorded } = unpacked(Record::NumberedFact, bytes)?;
+        return Ok((Some(sequence), read(recorded)));
+    }
+    Ok((None, read(unpacked(Record::Fact, bytes)?)))
+}
+
+fn read(RecordedV1 { at, fact }: RecordedV1<'_>) -> Recorded {
     let fact = match fact {
         FactV1::Accepted(AcceptedV1 { correlation, trace_id, parent_id, flags, state }) => {
             let trace = TraceContext { trace_id, parent_id, flags, state: state.into_owned() };
@@ -69,5 +102,5 @@ pub fn decode_fact(bytes: &[u8]) -> Decoded<Recorded> {
         FactV1::Cancellation(fact) => Fact::Cancellation(fact.into_owned()),
         FactV1::Manifest(fact) => Fact::Manifest(fact),
     };
-    Ok(Recorded { at, fact })
+    Recorded { at, fact }
 }

@@ -12,6 +12,10 @@ use crate::domain::command::{
     OrderLine, Priority,
 };
 use crate::domain::confirmation::{Confirmation, PackedCarton, ReleaseReport, Report};
+use crate::domain::endpoint::{
+    ContentType, DeliveryMode, DisabledReason, EndpointId, EndpointSettings, Fortune, Include, Secret,
+    Secrets,
+};
 use crate::domain::fact::{
     Accepted, CancelCause, CancellationFact, Carton, ExceptionCode, Fact, FailedCause, LineUnits,
     ManifestFact, MissingCause, MoveFact, OrderFact, Recorded, RefusedCause, Units,
@@ -19,7 +23,10 @@ use crate::domain::fact::{
 use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
-use crate::ports::store::{DeadKind, DeadLetter, Instruction, Lane, ManifestCarton, Settled};
+use crate::ports::endpoints::{
+    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
+};
+use crate::ports::store::{DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Settled};
 use crate::ports::trouble::{Span, Thing, Trouble};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
@@ -170,8 +177,14 @@ fn facts() -> Vec<Sample> {
     }
     let at = Timestamp(1_764_000_000_123);
     let all = facts.into_iter();
-    all.map(|(name, fact)| sample(&format!("fact.{name}"), Recorded { at, fact }, encode_fact, decode_fact))
-        .collect()
+    let mut samples: Vec<Sample> = all
+        .map(|(name, fact)| sample(&format!("fact.{name}"), Recorded { at, fact }, encode_fact, decode_fact))
+        .collect();
+    let numbered = (Some(300), Recorded { at, fact: Fact::Order(OrderFact::Backordered) });
+    let encode =
+        |(n, recorded): &(Option<u64>, Recorded)| encode_numbered_fact(n.unwrap_or_default(), recorded);
+    samples.push(sample("numbered_fact", numbered, encode, decode_numbered_fact));
+    samples
 }
 
 fn order_command(full: bool) -> OrderCommand {
@@ -373,8 +386,94 @@ fn records() -> Vec<Sample> {
     ]
 }
 
+fn hooks() -> Vec<Sample> {
+    let hook = EndpointId(Uuid::from_u128(7));
+    let entry = |sequence| FeedEntry { sequence, id: id(1), version: 7 };
+    let endpoint = |name: &str, standing| {
+        let full = standing == Standing::Enabled;
+        let settings = EndpointSettings {
+            url: "https://shop.example/hooks".to_owned(),
+            types: vec!["wavegate.order.*".to_owned()],
+            description: if full { "a shop".to_owned() } else { String::new() },
+            delivery: if full { DeliveryMode::Every } else { DeliveryMode::Latest },
+            content_type: if full { ContentType::CloudEvents } else { ContentType::Json },
+            include: Include { metadata: full, ship_to: full },
+        };
+        let mut secrets = Secrets::new(Secret::random([1; 4]));
+        if full {
+            secrets.rotate(Secret::random([2; 4]), Timestamp(9), Timestamp(1));
+        }
+        let client = ClientNo(5);
+        let value = StoredEndpoint {
+            id: hook,
+            client,
+            settings,
+            secrets,
+            standing,
+            created_at: Timestamp(1),
+            revision: 3,
+        };
+        let decode = move |bytes: &[u8]| decode_endpoint(client, hook, bytes);
+        sample(&format!("endpoint.{name}"), value, encode_endpoint, decode)
+    };
+    let attempt = |outcome: AttemptOutcome| {
+        let attempt = Attempt {
+            webhook_id: "a.1".to_owned(),
+            event_type: "wavegate.order.shipped".to_owned(),
+            transaction_id: Some(id(1)),
+            attempt: 2,
+            at: Timestamp(1),
+            status: (outcome == AttemptOutcome::Delivered).then_some(204),
+            duration_ms: 12,
+            outcome,
+        };
+        sample(&format!("attempt.{}", outcome.as_str()), attempt, encode_attempt, decode_attempt)
+    };
+    let replay = |name: &str, which| {
+        let replay = Replay { id: Uuid::from_u128(9), which, cursor: 4 };
+        sample(&format!("replay.{name}"), replay, encode_replay, |b| decode_replay(Uuid::from_u128(9), b))
+    };
+    let fortune = Fortune { success_at: Timestamp(1), hopeless: 2 };
+    let progress = Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77 };
+    let pending = PendingDelivery { entry: entry(9), attempts: 3, next_at: Timestamp(5) };
+    let dead = DeadDelivery {
+        endpoint: hook,
+        client: ClientNo(5),
+        entry: entry(9),
+        attempts: 11,
+        reason: "it answered 500".to_owned(),
+        at: Timestamp(6),
+    };
+    let settings = EndpointSettings {
+        url: "https://shop.example/hooks".to_owned(),
+        types: vec!["wavegate.*".to_owned()],
+        description: String::new(),
+        delivery: DeliveryMode::Latest,
+        content_type: ContentType::Json,
+        include: Include::default(),
+    };
+    let (created_at, at) = (Timestamp(1), Timestamp(6));
+    let notice = Notice { endpoint: hook, reason: DisabledReason::Failing, settings, created_at, at };
+    let span = Which::Span { since: Timestamp(1), until: Timestamp(2), types: vec!["wavegate.*".to_owned()] };
+    let mut samples = vec![
+        endpoint("enabled", Standing::Enabled),
+        endpoint("gone", Standing::Disabled(DisabledReason::Gone)),
+        endpoint("asked", Standing::Disabled(DisabledReason::Asked)),
+        endpoint("failing", Standing::Disabled(DisabledReason::Failing)),
+        endpoint("deleted", Standing::Deleted),
+        sample("progress", progress, encode_progress, decode_progress),
+        sample("pending", pending, encode_pending, |bytes| decode_pending(9, bytes)),
+        sample("dead_delivery", dead, encode_dead_delivery, move |b| decode_dead_delivery(hook, 9, b)),
+        sample("notice", notice, encode_notice, decode_notice),
+        replay("one", Which::One(9)),
+        replay("span", span),
+    ];
+    samples.extend(AttemptOutcome::ALL.map(attempt));
+    samples
+}
+
 fn samples() -> Vec<Sample> {
-    [facts(), commands(), reports(), records()].into_iter().flatten().collect()
+    [facts(), commands(), reports(), records(), hooks()].into_iter().flatten().collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -7,6 +7,7 @@
 //!
 //! It must never read a table or know a key.
 
+mod endpoints;
 mod facts;
 #[cfg(test)]
 mod golden;
@@ -22,7 +23,12 @@ use crate::domain::ids::{ClientNo, CorrelationId, Reference, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::store::{Digest, Tombstone};
 
-pub use facts::{decode_fact, encode_fact};
+pub use endpoints::{
+    Progress, decode_attempt, decode_dead_delivery, decode_endpoint, decode_notice, decode_pending,
+    decode_progress, decode_replay, encode_attempt, encode_dead_delivery, encode_endpoint, encode_notice,
+    encode_pending, encode_progress, encode_replay,
+};
+pub use facts::{decode_fact, decode_numbered_fact, encode_fact, encode_numbered_fact};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_feed,
     decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position, decode_secret,
@@ -61,6 +67,14 @@ enum Record {
     PartitionNow = 20,
     DeadEntry = 21,
     LaneInstruction = 22,
+    NumberedFact = 23,
+    Endpoint = 40,
+    Progress = 41,
+    Pending = 42,
+    Attempt = 43,
+    DeadDelivery = 44,
+    Replay = 45,
+    Notice = 46,
 }
 
 /// Why bytes are not the value they should be.

@@ -68,7 +68,7 @@ fn store_command(write: &mut Write<'_>, new: &NewCommand) -> Result<(), RowError
     if let Some(ship_to) = &new.ship_to {
         write.rows.put(Table::Tx, &keys::ship_to(new.id), &format::encode_ship_to(ship_to))?;
     }
-    write.put_chunked(Table::Tx, &keys::fact(new.id, 1), &format::encode_fact(&new.accepted))?;
+    write.put_fact(new.client, new.id, 1, &new.accepted)?;
     if new.client != ClientNo::HOUSE {
         let claim = reference_claim(write, new);
         write.claims.claim(write.rows, claim, new.id)?;
@@ -80,8 +80,7 @@ fn store_command(write: &mut Write<'_>, new: &NewCommand) -> Result<(), RowError
             write.rows.put(Table::ByClient, &key, &format::encode_mark())?;
         }
     }
-    write.enqueue(new.id.home(), new.lane(), &format::encode_lane_transaction(new.id))?;
-    write.announce(new.client, new.id, 1)
+    write.enqueue(new.id.home(), new.lane(), &format::encode_lane_transaction(new.id))
 }
 
 /// The verdict when the key or the reference is taken; the key is judged first.

@@ -8,6 +8,8 @@
 mod accept;
 mod claims;
 mod dead;
+mod endpoints;
+mod feed;
 mod names;
 mod read;
 mod sweep;
@@ -19,16 +21,21 @@ use std::sync::Arc;
 
 use super::format::{self, Counter, FormatError, PartitionRow};
 use super::keys::{self, CHUNK_BYTES, Key, Table};
+use crate::domain::fact::Recorded;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::ports::store::{CommitError, Lane, ReadError};
 
 pub use accept::{accept, append_reports};
 pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merged as claimed};
 pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
+pub use endpoints::{
+    attempts, change_endpoint, create_endpoint, dead_deliveries, dead_delivery, deliveries, endpoint,
+    endpoints, endpoints_of, give_up_delivery, notice, purge_endpoint, record, replays, take_endpoint,
+};
+pub use feed::{feed, feed_bounds, sequences, sweep_feeds};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
-    cartons, dead_letters, feed, gather, load, orders_of, position, positions, scan, ship_to, transaction,
-    wake_ups,
+    cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,
 };
 pub use sweep::sweep;
 pub use turn::{commit, take};
@@ -240,13 +247,22 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Appends to a client's feed; the house has none.
-    fn announce(&mut self, client: ClientNo, id: TransactionId, version: u32) -> Result<(), RowError> {
-        if client == ClientNo::HOUSE {
-            return Ok(());
-        }
-        let sequence = self.next(keys::feed_counter(client))?;
-        self.rows.put(Table::Feed, &keys::feed(client, sequence), &format::encode_feed(id, version))
+    /// Writes a fact and appends it to its client's feed; the house has none.
+    fn put_fact(
+        &mut self,
+        client: ClientNo,
+        id: TransactionId,
+        version: u32,
+        fact: &Recorded,
+    ) -> Result<(), RowError> {
+        let value = if client == ClientNo::HOUSE {
+            format::encode_fact(fact)
+        } else {
+            let sequence = self.next(keys::feed_counter(client))?;
+            self.rows.put(Table::Feed, &keys::feed(client, sequence), &format::encode_feed(id, version))?;
+            format::encode_numbered_fact(sequence, fact)
+        };
+        self.put_chunked(Table::Tx, &keys::fact(id, version), &value)
     }
 
     /// Writes a value that must be new, in chunks.

@@ -9,8 +9,8 @@ use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
-    DeadLetter, FeedEntry, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ManifestCarton,
-    PartitionImage, StoredTransaction, StoredWave,
+    DeadLetter, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ManifestCarton, PartitionImage,
+    StoredTransaction, StoredWave,
 };
 use crate::store::format::{self, StoredItem};
 use crate::store::keys::{self, Table};
@@ -79,8 +79,10 @@ pub(super) fn live(
     }
 }
 
+/// Where the version begins in the key of a fact.
+pub(super) const VERSION_AT: usize = 17;
+
 fn facts(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<Recorded>, RowError> {
-    const VERSION_AT: usize = 17;
     let mut facts = Vec::new();
     walk_chunked(rows, Table::Tx, &keys::facts(id), None, VERSION_AT + 4, &mut |key, value| {
         let version = keys::u32_at(key, VERSION_AT).ok_or_else(|| misshapen(Table::Tx))?;
@@ -188,30 +190,6 @@ pub fn cartons(rows: &dyn ReadRows, manifest: TransactionId) -> Result<Vec<Manif
         Ok(Walk::On)
     })?;
     Ok(found)
-}
-
-/// Reads a feed; see [`crate::ports::store::Store::feed`].
-///
-/// # Errors
-/// When rows cannot be read or decoded.
-pub fn feed(
-    rows: &dyn ReadRows,
-    client: ClientNo,
-    after: u64,
-    limit: usize,
-) -> Result<Vec<FeedEntry>, RowError> {
-    let mut entries = Vec::new();
-    let after = keys::feed(client, after);
-    rows.walk(Table::Feed, &keys::client(client), Some(&after), &mut |key, value| {
-        if entries.len() == limit {
-            return Ok(Walk::Stop);
-        }
-        let sequence = keys::u64_at(key, 4).ok_or_else(|| misshapen(Table::Feed))?;
-        let (id, version) = decoded(|| format!("feed entry {sequence}"), format::decode_feed(value))?;
-        entries.push(FeedEntry { sequence, id, version });
-        Ok(Walk::On)
-    })?;
-    Ok(entries)
 }
 
 /// Walks all live transactions; see [`crate::ports::store::Store::scan`].

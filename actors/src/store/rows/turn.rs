@@ -77,8 +77,7 @@ fn write_facts(write: &mut Write<'_>, new: &NewFacts) -> Result<(), RowError> {
     }
     write.changed.push(new.id);
     for (version, fact) in (new.first_version..).zip(&new.facts) {
-        write.put_chunked(Table::Tx, &keys::fact(new.id, version), &format::encode_fact(fact))?;
-        write.announce(new.client, new.id, version)?;
+        write.put_fact(new.client, new.id, version, fact)?;
     }
     Ok(())
 }

@@ -1,0 +1,103 @@
+//! Tells readers of feeds that there is more. Ringing costs one look at a counter while nobody
+//! listens, so that whoever commits events can ring for all of them.
+//!
+//! A ring may be lost with the actor that died between its commit and the ring, and it survives no
+//! restart; so a reader looks by itself now and then too. It must never carry an event.
+
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use tokio::sync::watch;
+
+use crate::domain::ids::ClientNo;
+
+/// The node's bell, with one clapper a feed that somebody listens to.
+#[derive(Debug, Default)]
+pub(crate) struct Bell(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    listeners: AtomicUsize,
+    feeds: RwLock<HashMap<ClientNo, watch::Sender<()>>>,
+}
+
+/// A listener's place; given back when dropped.
+#[derive(Debug)]
+pub struct Listener {
+    bell: Arc<Inner>,
+    client: ClientNo,
+    rung: watch::Receiver<()>,
+}
+
+impl Bell {
+    /// Says that a client's feed has grown. Call it when the entries are durable.
+    pub(crate) fn ring(&self, client: ClientNo) {
+        // Ordered after the commit, as the listener's count is ordered before its first read.
+        if self.0.listeners.load(SeqCst) == 0 {
+            return;
+        }
+        if let Some(feed) = self.0.feeds.read().get(&client) {
+            feed.send_replace(());
+        }
+    }
+
+    /// Listens to a feed. In this order nothing is missed: listen, read, [`Listener::heard`], read …
+    pub(crate) fn listen(&self, client: ClientNo) -> Listener {
+        self.0.listeners.fetch_add(1, SeqCst);
+        let mut feeds = self.0.feeds.write();
+        let rung = feeds.entry(client).or_insert_with(|| watch::Sender::new(())).subscribe();
+        Listener { bell: self.0.clone(), client, rung }
+    }
+}
+
+impl Listener {
+    /// Resolves when the bell was rung since the last time, or since it began to listen. Many rings
+    /// are heard as one. May be dropped and called again.
+    pub async fn heard(&mut self) {
+        // The sender is dropped with its last listener only, so this one is told.
+        let _rung = self.rung.changed().await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut feeds = self.bell.feeds.write();
+        if feeds.get(&self.client).is_some_and(|feed| feed.receiver_count() <= 1) {
+            feeds.remove(&self.client);
+        }
+        drop(feeds);
+        self.bell.listeners.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn a_ring_between_listening_and_waiting_is_heard_and_only_by_its_feed() {
+        let bell = Bell::default();
+        bell.ring(ClientNo(1));
+        let (mut one, mut two) = (bell.listen(ClientNo(1)), bell.listen(ClientNo(2)));
+        assert_eq!(one.heard().now_or_never(), None);
+        bell.ring(ClientNo(1));
+        bell.ring(ClientNo(1));
+        assert_eq!(one.heard().now_or_never(), Some(()));
+        assert_eq!(one.heard().now_or_never(), None);
+        assert_eq!(two.heard().now_or_never(), None);
+    }
+
+    #[test]
+    fn the_last_listener_leaves_nothing_behind() {
+        let bell = Bell::default();
+        let (one, mut other) = (bell.listen(ClientNo(1)), bell.listen(ClientNo(1)));
+        drop(one);
+        bell.ring(ClientNo(1));
+        assert_eq!(other.heard().now_or_never(), Some(()));
+        drop(other);
+        assert!(bell.0.feeds.read().is_empty());
+        assert_eq!(bell.0.listeners.load(SeqCst), 0);
+    }
+}

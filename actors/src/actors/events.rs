@@ -1,0 +1,238 @@
+//! Renders events: from a pointer in a feed to the CloudEvent that every reader sees. One that cannot
+//! be rendered is counted, told of and left aside, so that it holds up nothing behind it.
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::site::Node;
+use crate::domain::command::Command;
+use crate::domain::fact::{Accepted, Fact};
+use crate::domain::ids::{ClientNo, CorrelationId, Reference, TraceContext, TransactionId};
+use crate::domain::sscc::Sscc;
+use crate::domain::state::State;
+use crate::ports::store::{FeedEntry, Lookup, ReadError, StoredTransaction};
+use crate::wire::cursor::Cursor;
+use crate::wire::endpoints::{self, Disabled};
+use crate::wire::event::{CloudEvent, EventType, Frame, Include, frame};
+use crate::wire::status::Source;
+
+/// A rendered event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its number in its client's feed; 0 when the transaction belongs to no client.
+    pub sequence: u64,
+    /// `<transaction>.<version>`, or an id of its own: the CloudEvent's `id`, the same on every resend.
+    pub id: String,
+    /// The CloudEvent's `type`.
+    pub event_type: EventType,
+    /// The transaction; an id of its own where it is about an endpoint.
+    pub transaction: TransactionId,
+    /// Its version; 0 where it is about an endpoint.
+    pub version: u32,
+    /// The code of its warehouse.
+    pub warehouse: String,
+    /// The client's name for it.
+    pub reference: Reference,
+    /// Where it stands at this version.
+    pub state: State,
+    /// Of the call that brought it.
+    pub correlation: CorrelationId,
+    /// Of the call that brought it.
+    pub traceparent: String,
+    /// The CloudEvent as JSON, on one line.
+    pub body: Bytes,
+    /// The server-sent event around the same bytes, with its cursor.
+    pub frame: Bytes,
+}
+
+/// What is rendered lately, for readers who ask for the same: many resume at once after a restart.
+pub(crate) struct EventCache(Cache<(ClientNo, u64), Arc<Event>, Size>);
+
+/// Memory for rendered events, in bytes; some thousand of small orders.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Events that the cache expects to hold; it only sizes its tables.
+const CACHE_EVENTS: usize = 5_000;
+/// What an event takes beside its frame, in bytes.
+const EVENT_BYTES: u64 = 500;
+
+#[derive(Clone)]
+struct Size;
+
+impl Weighter<(ClientNo, u64), Arc<Event>> for Size {
+    fn weight(&self, _: &(ClientNo, u64), event: &Arc<Event>) -> u64 {
+        EVENT_BYTES + event.frame.len() as u64
+    }
+}
+
+impl EventCache {
+    pub(crate) fn new() -> EventCache {
+        EventCache(Cache::with_weighter(CACHE_EVENTS, CACHE_BYTES, Size))
+    }
+}
+
+/// The event of a feed's entry, with what every reader sees. Rendered once while it is cached: the
+/// FeedHub, the event list and webhooks that include nothing more share its bytes.
+///
+/// `None` when it is left aside: it can never be rendered, which is counted and logged here.
+///
+/// # Errors
+/// When the store cannot be read now; trying again may help.
+pub(crate) async fn event(
+    node: &Node,
+    client: ClientNo,
+    entry: FeedEntry,
+) -> Result<Option<Arc<Event>>, ReadError> {
+    let key = (client, entry.sequence);
+    if let Some(event) = node.events.0.get(&key) {
+        return Ok(Some(event));
+    }
+    let event = event_with(node, client, entry, |_| Include::default()).await?.map(Arc::new);
+    if let Some(event) = &event {
+        node.events.0.insert(key, event.clone());
+    }
+    Ok(event)
+}
+
+/// The same with more in its `data`; not cached.
+///
+/// # Errors
+/// When the store cannot be read now; trying again may help.
+pub(crate) async fn event_with(
+    node: &Node,
+    client: ClientNo,
+    entry: FeedEntry,
+    include: impl FnOnce(&StoredTransaction) -> Include,
+) -> Result<Option<Event>, ReadError> {
+    if entry.version == 0 {
+        return notice(node, client, entry).await;
+    }
+    let FeedEntry { sequence, id, version } = entry;
+    let aside = |why: &str| {
+        node.tallies.event_aside();
+        tracing::error!(%id, version, sequence, why, "an event cannot be rendered and is left aside");
+        Ok(None)
+    };
+    let stored = match node.store.transaction(id).await {
+        Ok(Some(Lookup::Live(stored))) => stored,
+        Ok(Some(Lookup::Expired(_))) => return aside("the transaction is past its retention"),
+        Ok(None) => return aside("the transaction is not there"),
+        Err(ReadError::Corrupt { what, source }) => return aside(&format!("{what}: {source}")),
+        Err(e @ ReadError::Unavailable(_)) => return Err(e),
+    };
+    let cartons = match stored.command {
+        Command::Manifest(_) => match node.store.cartons(id).await {
+            Ok(cartons) => cartons.into_iter().map(|c| c.sscc).collect(),
+            Err(ReadError::Corrupt { what, source }) => return aside(&format!("{what}: {source}")),
+            Err(e @ ReadError::Unavailable(_)) => return Err(e),
+        },
+        Command::Order(_) | Command::Move(_) | Command::Cancellation(_) => Vec::new(),
+    };
+    let include = include(&stored);
+    // A fold sees one transaction alone: facts that contradict each other are its own trouble.
+    let rendered = catch_unwind(AssertUnwindSafe(|| {
+        render(node, client, &stored, &cartons, (version, sequence), include)
+    }));
+    match rendered {
+        Ok(Some(event)) => {
+            node.tallies.event_rendered();
+            Ok(Some(event))
+        }
+        Ok(None) => aside("it has no such version"),
+        Err(_panicked) => aside("its facts contradict each other"),
+    }
+}
+
+/// The event of an entry that is about an endpoint.
+async fn notice(node: &Node, client: ClientNo, entry: FeedEntry) -> Result<Option<Event>, ReadError> {
+    let FeedEntry { sequence, id, version } = entry;
+    let aside = |why: String| {
+        node.tallies.event_aside();
+        tracing::error!(%id, sequence, why, "an event cannot be rendered and is left aside");
+        Ok(None)
+    };
+    let said = match node.store.notice(client, sequence).await {
+        Ok(Some(said)) => said,
+        Ok(None) => return aside("what it says is not there".to_owned()),
+        Err(ReadError::Corrupt { what, source }) => return aside(format!("{what}: {source}")),
+        Err(e @ ReadError::Unavailable(_)) => return Err(e),
+    };
+    // No call asked for it: its correlation and its trace are a function of its id.
+    let own = id.to_string();
+    let (Ok(correlation), Ok(reference)) = (own.parse(), own.parse()) else {
+        return aside("its id is no name".to_owned());
+    };
+    let (_, low) = id.0.as_u64_pair();
+    let trace = TraceContext { trace_id: id.0.as_u128(), parent_id: low, flags: 0, state: None };
+    let body = endpoints::disabled(Disabled {
+        id: &own,
+        sequence,
+        endpoint: said.endpoint,
+        settings: &said.settings,
+        reason: said.reason,
+        created_at: said.created_at,
+        at: said.at,
+        correlation: &correlation,
+        trace: &trace,
+    });
+    let cursor = Cursor { epoch: node.feed_epoch, client, sequence, ended: false };
+    let event_type = EventType::EndpointDisabled;
+    let Frame { text, data } = frame(&cursor.to_string(), &event_type.to_string(), &body);
+    node.tallies.event_rendered();
+    Ok(Some(Event {
+        sequence,
+        event_type,
+        transaction: id,
+        version,
+        warehouse: String::new(),
+        reference,
+        state: State::Accepted,
+        correlation,
+        traceparent: trace.traceparent(),
+        id: own,
+        body: data,
+        frame: text,
+    }))
+}
+
+fn render(
+    node: &Node,
+    client: ClientNo,
+    stored: &StoredTransaction,
+    cartons: &[Sscc],
+    (version, sequence): (u32, u64),
+    include: Include,
+) -> Option<Event> {
+    let warehouse = node.warehouses.of(stored.id.home()).map_or("", |w| &w.code);
+    let source = Source {
+        id: stored.id,
+        client: node.client_names.get(&stored.client).map(String::as_str),
+        warehouse,
+        command: &stored.command,
+        facts: &stored.facts,
+        cartons,
+    };
+    let numbered = (client != ClientNo::HOUSE).then_some(sequence);
+    let event = CloudEvent::of(&source, version, numbered, include)?;
+    let Fact::Accepted(Accepted { correlation, .. }) = &stored.facts.first()?.fact else { return None };
+    let place = if client == ClientNo::HOUSE { Cursor::version_of(stored.id, version) } else { sequence };
+    let cursor = Cursor { epoch: node.feed_epoch, client, sequence: place, ended: false };
+    let body = serde_json::to_vec(&event).ok()?;
+    let Frame { text, data } = frame(&cursor.to_string(), &event.r#type.to_string(), &body);
+    Some(Event {
+        sequence,
+        event_type: event.r#type,
+        transaction: stored.id,
+        version,
+        warehouse: warehouse.to_owned(),
+        reference: stored.command.reference().clone(),
+        state: event.data.state.0,
+        correlation: correlation.clone(),
+        traceparent: event.traceparent,
+        id: event.id,
+        body: data,
+        frame: text,
+    })
+}

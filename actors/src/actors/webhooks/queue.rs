@@ -1,0 +1,583 @@
+//! What is to be delivered to one endpoint, in memory: which attempt may begin now, what an outcome
+//! means, and how far the cursor may be put. Pure: no clock, no IO; its Endpoint carries it out.
+//!
+//! Bounded by [`Queue::ITEMS_MAX`]: when it is full, or enough fresh events wait, the feed is not
+//! read on. Nothing is lost by that, for the feed keeps what the cursor has not passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::domain::endpoint::{DeliveryMode, Schedule};
+use crate::domain::ids::TransactionId;
+use crate::domain::time::Timestamp;
+use crate::ports::endpoints::PendingDelivery;
+use crate::ports::store::FeedEntry;
+
+/// One event on its way.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    entry: FeedEntry,
+    attempts: u16,
+    next_at: Timestamp,
+    /// It has a row in the store.
+    stored: bool,
+    flying: bool,
+}
+
+/// How an attempt went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The consumer has it.
+    Delivered,
+    /// It does not.
+    Failed {
+        /// How long the consumer wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// It can never be sent.
+    Unsendable,
+    /// Nothing was tried; it is to be tried again at this time, and counts for nothing.
+    Postponed(Timestamp),
+}
+
+/// What an outcome changes in the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Settlement {
+    /// Rows as they are now.
+    pub(crate) pending: Option<PendingDelivery>,
+    /// Events that are finished.
+    pub(crate) finished: Vec<u64>,
+    /// Attempts that failed in all, of an event that is to be kept aside.
+    pub(crate) dead: Option<(FeedEntry, u16)>,
+    /// The attempt that failed, for the endpoint's fortune.
+    pub(crate) failed: Option<u16>,
+}
+
+/// The breaker of an endpoint: after ten failures in a row over different events it lets one try
+/// through at a time.
+#[derive(Debug, Default)]
+struct Breaker {
+    /// Events that failed since the last success, up to [`Breaker::FAILURES`].
+    failing: BTreeSet<u64>,
+    open: Option<Open>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    until: Timestamp,
+    pause: Duration,
+    /// The event that is being tried.
+    trying: Option<u64>,
+}
+
+impl Breaker {
+    /// Failures in a row over different events.
+    const FAILURES: usize = 10;
+
+    fn succeeded(&mut self) {
+        *self = Breaker::default();
+    }
+
+    fn failed(&mut self, sequence: u64, schedule: &Schedule, now: Timestamp) {
+        match &mut self.open {
+            Some(open) if open.trying == Some(sequence) => {
+                let pause = schedule.breaker_pause(Some(open.pause));
+                *open = Open { until: now.after(pause), pause, trying: None };
+            }
+            // It began before the breaker opened.
+            Some(_) => {}
+            None => {
+                self.failing.insert(sequence);
+                if self.failing.len() >= Self::FAILURES {
+                    let pause = schedule.breaker_pause(None);
+                    self.open = Some(Open { until: now.after(pause), pause, trying: None });
+                }
+            }
+        }
+    }
+
+    /// The try has come to no outcome.
+    fn withdrawn(&mut self, sequence: u64) {
+        if let Some(open) = &mut self.open
+            && open.trying == Some(sequence)
+        {
+            open.trying = None;
+        }
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    mode: DeliveryMode,
+    items: BTreeMap<u64, Item>,
+    /// Of each transaction the events that wait or fly, in order.
+    lines: BTreeMap<TransactionId, BTreeSet<u64>>,
+    /// The events that may be attempted, by when.
+    ready: BTreeSet<(Timestamp, u64)>,
+    /// Events beyond the stored cursor that have no row yet.
+    unstored: BTreeSet<u64>,
+    /// Everything up to here was taken up.
+    taken_to: u64,
+    flying: usize,
+    breaker: Breaker,
+}
+
+impl Queue {
+    /// Events that it holds at a time; about a megabyte.
+    pub(crate) const ITEMS_MAX: usize = 10_000;
+    /// Events without a row that it holds: as much is read again after a death.
+    const UNSTORED_MAX: usize = 512;
+    /// Attempts under way at a time.
+    pub(crate) const FLYING_MAX: usize = 10;
+
+    /// What the store says: everything up to `cursor` is finished or among `pending`.
+    pub(crate) fn new(mode: DeliveryMode, cursor: u64, pending: Vec<PendingDelivery>) -> Queue {
+        let mut queue = Queue {
+            mode,
+            items: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            unstored: BTreeSet::new(),
+            taken_to: cursor,
+            flying: 0,
+            breaker: Breaker::default(),
+        };
+        for PendingDelivery { entry, attempts, next_at } in pending {
+            queue.insert(Item { entry, attempts, next_at, stored: true, flying: false });
+        }
+        queue
+    }
+
+    /// From here on events of a transaction replace each other, or do not.
+    pub(crate) fn mode_is(&mut self, mode: DeliveryMode) {
+        self.mode = mode;
+    }
+
+    /// The last event that was taken up.
+    pub(crate) fn taken_to(&self) -> u64 {
+        self.taken_to
+    }
+
+    /// Everything up to here is finished or has a row.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.unstored.first().map_or(self.taken_to, |first| first - 1)
+    }
+
+    /// Whether more of the feed is to be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unstored.len() < Self::UNSTORED_MAX && self.items.len() < Self::ITEMS_MAX
+    }
+
+    /// Events that it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Attempts under way.
+    pub(crate) fn flying(&self) -> usize {
+        self.flying
+    }
+
+    /// True while the breaker lets through one try at a time.
+    pub(crate) fn is_open(&self) -> bool {
+        self.breaker.open.is_some()
+    }
+
+    /// Notes that the feed was read up to here: what was not wanted is passed over.
+    pub(crate) fn passed(&mut self, sequence: u64) {
+        self.taken_to = self.taken_to.max(sequence);
+    }
+
+    /// Takes up the next event of the feed. Answers the events that it replaced.
+    pub(crate) fn take_up(&mut self, entry: FeedEntry, now: Timestamp) -> Vec<u64> {
+        self.passed(entry.sequence);
+        // Beyond the cursor some events have rows already: they are what was read again after a death.
+        if self.items.contains_key(&entry.sequence) {
+            return Vec::new();
+        }
+        self.unstored.insert(entry.sequence);
+        self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false })
+    }
+
+    /// Takes up an event that lies behind the cursor; it has a row from here on. `None` when it waits
+    /// already, or a newer one that replaces it does.
+    pub(crate) fn take_up_again(&mut self, entry: FeedEntry, now: Timestamp) -> Option<Settlement> {
+        if self.items.contains_key(&entry.sequence) {
+            return None;
+        }
+        let newer =
+            self.lines.get(&entry.id).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence);
+        if self.mode == DeliveryMode::Latest && newer {
+            return None;
+        }
+        let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: true, flying: false });
+        let pending = Some(PendingDelivery { entry, attempts: 0, next_at: now });
+        Some(Settlement { pending, finished, ..Settlement::default() })
+    }
+
+    fn join(&mut self, item: Item) -> Vec<u64> {
+        let mut replaced = Vec::new();
+        if self.mode == DeliveryMode::Latest {
+            let line = self.lines.get(&item.entry.id).into_iter().flatten();
+            let waits = |n: &u64| *n < item.entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
+            replaced = line.copied().filter(waits).collect();
+            for sequence in &replaced {
+                self.remove(*sequence);
+            }
+        }
+        self.insert(item);
+        replaced
+    }
+
+    fn insert(&mut self, item: Item) {
+        let sequence = item.entry.sequence;
+        self.items.insert(sequence, item);
+        self.lines.entry(item.entry.id).or_default().insert(sequence);
+        self.line_up(item.entry.id);
+    }
+
+    /// Of a line only the first may be attempted, and nothing while it is.
+    fn line_up(&mut self, subject: TransactionId) {
+        let Some(line) = self.lines.get(&subject) else { return };
+        for (i, sequence) in line.iter().enumerate() {
+            let Some(item) = self.items.get(sequence) else { continue };
+            let key = (item.next_at, *sequence);
+            if i == 0 && !item.flying {
+                self.ready.insert(key);
+            } else {
+                self.ready.remove(&key);
+            }
+        }
+    }
+
+    fn remove(&mut self, sequence: u64) -> Option<Item> {
+        let item = self.items.remove(&sequence)?;
+        self.unstored.remove(&sequence);
+        self.ready.remove(&(item.next_at, sequence));
+        if let Some(line) = self.lines.get_mut(&item.entry.id) {
+            line.remove(&sequence);
+            if line.is_empty() {
+                self.lines.remove(&item.entry.id);
+            }
+        }
+        self.line_up(item.entry.id);
+        Some(item)
+    }
+
+    /// The next attempt that may begin now, and how many it has behind it.
+    pub(crate) fn next(&mut self, now: Timestamp) -> Option<(FeedEntry, u16)> {
+        if self.flying >= Self::FLYING_MAX {
+            return None;
+        }
+        if let Some(open) = self.breaker.open
+            && (open.trying.is_some() || open.until > now)
+        {
+            return None;
+        }
+        let (at, sequence) = *self.ready.first()?;
+        if at > now {
+            return None;
+        }
+        self.ready.remove(&(at, sequence));
+        let item = self.items.get_mut(&sequence)?;
+        item.flying = true;
+        self.flying += 1;
+        if let Some(open) = &mut self.breaker.open {
+            open.trying = Some(sequence);
+        }
+        Some((item.entry, item.attempts))
+    }
+
+    /// When the next attempt may begin; `None` while that depends on an outcome or an event.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        if self.flying >= Self::FLYING_MAX {
+            return None;
+        }
+        let (at, _) = *self.ready.first()?;
+        match self.breaker.open {
+            None => Some(at),
+            Some(Open { trying: Some(_), .. }) => None,
+            Some(open) => Some(at.max(open.until)),
+        }
+    }
+
+    /// What an outcome means. `jitter` is as in [`Schedule::next`].
+    pub(crate) fn settle(
+        &mut self,
+        sequence: u64,
+        outcome: Outcome,
+        schedule: &Schedule,
+        now: Timestamp,
+        jitter: u64,
+    ) -> Settlement {
+        let Some(item) = self.items.get_mut(&sequence).filter(|item| item.flying) else {
+            return Settlement::default();
+        };
+        item.flying = false;
+        self.flying -= 1;
+        match outcome {
+            Outcome::Delivered => {
+                self.breaker.succeeded();
+                self.remove(sequence);
+                Settlement { finished: vec![sequence], ..Settlement::default() }
+            }
+            Outcome::Unsendable => {
+                self.breaker.withdrawn(sequence);
+                let dead = self.remove(sequence).map(|item| (item.entry, item.attempts));
+                Settlement { finished: vec![sequence], dead, ..Settlement::default() }
+            }
+            Outcome::Postponed(until) => {
+                self.breaker.withdrawn(sequence);
+                item.next_at = until;
+                let subject = item.entry.id;
+                self.line_up(subject);
+                Settlement::default()
+            }
+            Outcome::Failed { retry_after } => {
+                item.attempts = item.attempts.saturating_add(1);
+                let (failed, entry) = (item.attempts, item.entry);
+                self.breaker.failed(sequence, schedule, now);
+                let due = schedule.next(failed, now, retry_after, jitter);
+                Settlement { failed: Some(failed), ..self.failed(entry, failed, due) }
+            }
+        }
+    }
+
+    fn failed(&mut self, entry: FeedEntry, attempts: u16, due: Option<Timestamp>) -> Settlement {
+        let sequence = entry.sequence;
+        let has_newer = self.lines.get(&entry.id).is_some_and(|line| line.last() > Some(&sequence));
+        if self.mode == DeliveryMode::Latest && has_newer {
+            self.remove(sequence);
+            return Settlement { finished: vec![sequence], ..Settlement::default() };
+        }
+        let Some(next_at) = due else {
+            self.remove(sequence);
+            let dead = Some((entry, attempts));
+            return Settlement { finished: vec![sequence], dead, ..Settlement::default() };
+        };
+        if let Some(item) = self.items.get_mut(&sequence) {
+            item.next_at = next_at;
+            item.stored = true;
+        }
+        self.unstored.remove(&sequence);
+        self.line_up(entry.id);
+        let pending = Some(PendingDelivery { entry, attempts, next_at });
+        Settlement { pending, ..Settlement::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::PartitionId;
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    fn entry(sequence: u64, order: u64) -> FeedEntry {
+        let id = TransactionId::new(Timestamp(1), PartitionId(1), order);
+        FeedEntry { sequence, id, version: 1 }
+    }
+
+    fn queue(mode: DeliveryMode) -> Queue {
+        Queue::new(mode, 0, Vec::new())
+    }
+
+    fn schedule() -> Schedule {
+        Schedule::new(vec![Duration::from_secs(5), Duration::from_secs(30)])
+    }
+
+    /// The sequences of all attempts that may begin now.
+    fn begin(queue: &mut Queue, now: Timestamp) -> Vec<u64> {
+        std::iter::from_fn(|| queue.next(now)).map(|(entry, _)| entry.sequence).collect()
+    }
+
+    fn settle(queue: &mut Queue, sequence: u64, outcome: Outcome, now: Timestamp) -> Settlement {
+        queue.settle(sequence, outcome, &schedule(), now, Schedule::JITTER / 2)
+    }
+
+    const NONE: [u64; 0] = [];
+    const FAILED: Outcome = Outcome::Failed { retry_after: None };
+
+    #[test]
+    fn the_cursor_stands_before_the_first_event_that_has_neither_an_end_nor_a_row() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=4 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        queue.passed(9);
+        assert_eq!(queue.cursor(), 0);
+        assert_eq!(begin(&mut queue, NOW), [1, 2, 3, 4]);
+        settle(&mut queue, 2, Outcome::Delivered, NOW);
+        assert_eq!(queue.cursor(), 0);
+        let row = settle(&mut queue, 1, FAILED, NOW).pending.unwrap();
+        assert_eq!((row.attempts, row.next_at), (1, NOW.after(Duration::from_secs(5))));
+        assert_eq!(queue.cursor(), 2);
+        settle(&mut queue, 3, Outcome::Delivered, NOW);
+        settle(&mut queue, 4, Outcome::Delivered, NOW);
+        assert_eq!((queue.cursor(), queue.taken_to()), (9, 9));
+    }
+
+    #[test]
+    fn what_is_read_again_after_a_death_keeps_its_attempts() {
+        let row = PendingDelivery { entry: entry(3, 3), attempts: 2, next_at: NOW };
+        let mut queue = Queue::new(DeliveryMode::Every, 1, vec![row]);
+        queue.take_up(entry(2, 2), NOW);
+        queue.take_up(entry(3, 3), NOW);
+        assert_eq!((queue.len(), queue.cursor()), (2, 1));
+        assert_eq!(queue.next(NOW), Some((entry(2, 2), 0)));
+        assert_eq!(queue.next(NOW), Some((entry(3, 3), 2)));
+        settle(&mut queue, 2, Outcome::Delivered, NOW);
+        assert_eq!(queue.cursor(), 3);
+    }
+
+    #[test]
+    fn every_keeps_the_order_of_a_transaction_and_holds_up_no_other() {
+        let mut queue = queue(DeliveryMode::Every);
+        for (n, order) in [(1, 1), (2, 1), (3, 2), (4, 1)] {
+            assert!(queue.take_up(entry(n, order), NOW).is_empty());
+        }
+        assert_eq!(begin(&mut queue, NOW), [1, 3]);
+        settle(&mut queue, 1, FAILED, NOW);
+        assert_eq!(begin(&mut queue, NOW), NONE);
+        let later = NOW.after(Duration::from_secs(5));
+        assert_eq!(queue.next_at(), Some(later));
+        assert_eq!(begin(&mut queue, later), [1]);
+        settle(&mut queue, 1, Outcome::Delivered, later);
+        assert_eq!(begin(&mut queue, later), [2]);
+        settle(&mut queue, 2, Outcome::Delivered, later);
+        assert_eq!(begin(&mut queue, later), [4]);
+    }
+
+    #[test]
+    fn latest_replaces_what_waits_and_what_fails() {
+        let mut queue = queue(DeliveryMode::Latest);
+        queue.take_up(entry(1, 1), NOW);
+        assert_eq!(begin(&mut queue, NOW), [1]);
+        assert_eq!(queue.take_up(entry(2, 1), NOW), NONE, "what is under way is not replaced");
+        assert_eq!(queue.take_up(entry(3, 1), NOW), [2]);
+        assert_eq!(begin(&mut queue, NOW), NONE, "two of one transaction are never under way");
+        let settled = settle(&mut queue, 1, FAILED, NOW);
+        assert_eq!((settled.finished, settled.pending), (vec![1], None));
+        assert_eq!(begin(&mut queue, NOW), [3]);
+        settle(&mut queue, 3, FAILED, NOW);
+        assert_eq!(queue.take_up(entry(4, 1), NOW), [3], "its row goes");
+        assert_eq!(begin(&mut queue, NOW), [4], "a newer version is tried at once");
+        assert_eq!(queue.cursor(), 3);
+    }
+
+    #[test]
+    fn past_the_schedule_an_event_is_kept_aside() {
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(1, 1), NOW);
+        let mut now = NOW;
+        for attempt in 1..=3 {
+            assert_eq!(begin(&mut queue, now), [1]);
+            let settled = settle(&mut queue, 1, FAILED, now);
+            assert_eq!(settled.failed, Some(attempt));
+            assert_eq!(settled.dead.is_some(), attempt == 3);
+            now = queue.next_at().unwrap_or(now);
+        }
+        assert_eq!((queue.len(), queue.cursor()), (0, 1));
+    }
+
+    #[test]
+    fn ten_are_under_way_at_most() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=30 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        assert_eq!(begin(&mut queue, NOW).len(), 10);
+        assert_eq!(queue.next_at(), None);
+        settle(&mut queue, 4, Outcome::Delivered, NOW);
+        assert_eq!(begin(&mut queue, NOW), [11]);
+    }
+
+    #[test]
+    fn the_breaker_opens_after_ten_events_and_lets_one_try_through_at_a_time() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=30 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        for n in begin(&mut queue, NOW) {
+            assert!(!queue.is_open());
+            settle(&mut queue, n, FAILED, NOW);
+        }
+        assert!(queue.is_open());
+        let mut now = NOW.after(Duration::from_secs(5));
+        assert_eq!(queue.next_at(), Some(now));
+        for pause in [10, 20] {
+            assert_eq!(begin(&mut queue, now).len(), 1);
+            assert_eq!(queue.next_at(), None);
+            let tried = *queue.items.iter().find(|(_, item)| item.flying).unwrap().0;
+            settle(&mut queue, tried, FAILED, now);
+            let next = now.after(Duration::from_secs(pause));
+            assert_eq!(queue.next_at(), Some(next));
+            assert_eq!(begin(&mut queue, Timestamp(next.0 - 1)), NONE);
+            now = next;
+        }
+        let fresh = queue.items.values().filter(|item| item.attempts == 0).count();
+        assert_eq!(fresh, 18, "what was postponed has used up nothing");
+        let tried = begin(&mut queue, now);
+        settle(&mut queue, tried[0], Outcome::Delivered, now);
+        assert!(!queue.is_open());
+        assert_eq!(begin(&mut queue, now).len(), 10);
+    }
+
+    #[test]
+    fn one_event_that_fails_for_ever_opens_no_breaker() {
+        let mut queue = queue(DeliveryMode::Every);
+        let long = Schedule::new(vec![Duration::from_secs(1); 30]);
+        queue.take_up(entry(1, 1), NOW);
+        let mut now = NOW;
+        for _ in 0..30 {
+            assert_eq!(begin(&mut queue, now), [1]);
+            queue.settle(1, FAILED, &long, now, 0);
+            now = queue.next_at().unwrap();
+        }
+        assert!(!queue.is_open());
+    }
+
+    #[test]
+    fn enough_fresh_events_are_enough() {
+        let mut queue = queue(DeliveryMode::Every);
+        let mut n = 0;
+        while queue.has_room() {
+            n += 1;
+            queue.take_up(entry(n, n), NOW);
+        }
+        assert_eq!(n, 512);
+        let rows = (1..=10_000).map(|n| PendingDelivery { entry: entry(n, n), attempts: 1, next_at: NOW });
+        assert!(!Queue::new(DeliveryMode::Every, 10_000, rows.collect()).has_room());
+    }
+
+    #[test]
+    fn a_replayed_event_waits_its_turn_and_never_overtakes_a_newer_latest() {
+        let mut every = queue(DeliveryMode::Every);
+        every.passed(9);
+        every.take_up(entry(10, 1), NOW);
+        let again = every.take_up_again(entry(4, 1), NOW).unwrap();
+        assert_eq!(again.pending.map(|row| row.entry.sequence), Some(4));
+        assert_eq!(every.take_up_again(entry(4, 1), NOW), None);
+        assert_eq!(begin(&mut every, NOW), [4]);
+        let mut latest = queue(DeliveryMode::Latest);
+        latest.passed(9);
+        latest.take_up(entry(10, 1), NOW);
+        assert_eq!(latest.take_up_again(entry(4, 1), NOW), None);
+        assert_eq!(latest.cursor(), 9);
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_sent_is_kept_aside_and_one_that_was_not_tried_has_used_up_nothing() {
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(1, 1), NOW);
+        queue.take_up(entry(2, 2), NOW);
+        begin(&mut queue, NOW);
+        let settled = settle(&mut queue, 1, Outcome::Unsendable, NOW);
+        assert_eq!((settled.dead, settled.failed), (Some((entry(1, 1), 0)), None));
+        let later = NOW.after(Duration::from_secs(1));
+        assert_eq!(settle(&mut queue, 2, Outcome::Postponed(later), NOW), Settlement::default());
+        assert_eq!(queue.next_at(), Some(later));
+        assert_eq!(queue.next(later), Some((entry(2, 2), 0)));
+    }
+}

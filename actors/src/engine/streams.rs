@@ -1,0 +1,389 @@
+//! The door to the feeds: pages of rendered events, and readers that follow a feed or one
+//! transaction from a place on, without a hole and without a repeat.
+//!
+//! A reader holds a page at most; what it has not been asked for stays in the store.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::Handle;
+pub use crate::actors::bell::Listener;
+use crate::actors::events::{self, Event};
+use crate::actors::feed_hub::{FeedHub, Follow, Tail};
+use crate::actors::gate::{AskError, Door};
+use crate::domain::ids::{ClientNo, TransactionId};
+use crate::ports::store::{FeedBounds, FeedEntry, Lookup, ReadError, StoredTransaction};
+use crate::wire::cursor::Cursor;
+use crate::wire::status;
+
+/// Followers that may ask the FeedHub at once.
+const FEED_HUB_GATE: usize = 2_048;
+/// Events that a reader fetches at once.
+const PAGE: usize = 64;
+/// Reads that may fail in a row before a reader gives up and its caller must come again.
+const TRIES_MAX: u32 = 8;
+/// The pause after one.
+const RETRY: Duration = Duration::from_millis(250);
+/// How often a transaction without a feed is looked at when nobody wakes its reader.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What a reader comes to next.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// An event.
+    Event(Arc<Event>),
+    /// Entries between the last event and this sequence were evicted before they were read.
+    Gap {
+        /// The oldest that is kept.
+        oldest: u64,
+    },
+    /// Nothing follows: the transaction is done, and all of its events were given.
+    End,
+    /// It fell too far behind, or cannot read: whoever follows must come again with a cursor.
+    Cut,
+}
+
+impl Handle {
+    /// A client's events after a sequence, rendered, of at most `limit` entries of its feed; and the
+    /// sequence of the last of these entries, which is further than the last event where one could not
+    /// be rendered.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn events(
+        &self,
+        client: ClientNo,
+        after: u64,
+        limit: usize,
+    ) -> Result<(Vec<Arc<Event>>, u64), ReadError> {
+        let entries = self.store().feed(client, after, limit).await?;
+        let last = entries.last().map_or(after, |entry| entry.sequence);
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in entries {
+            found.extend(events::event(&self.0.node, client, entry).await?);
+        }
+        Ok((found, last))
+    }
+
+    /// All events of a transaction by version, each with its place: the sequence in its client's feed,
+    /// and for one that belongs to no client [`Cursor::version_of`].
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn places_of(&self, of: &StoredTransaction) -> Result<Vec<Place>, ReadError> {
+        let sequences = self.store().sequences(of.id).await?;
+        let place = |(version, sequence): (u32, Option<u64>)| match of.client {
+            ClientNo::HOUSE => Place { version, at: Cursor::version_of(of.id, version), sequence: 0 },
+            _ => Place { version, at: sequence.unwrap_or(0), sequence: sequence.unwrap_or(0) },
+        };
+        Ok((1..).zip(sequences).map(place).collect())
+    }
+
+    /// One event of a transaction; `None` when it cannot be rendered.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn event_at(
+        &self,
+        of: &StoredTransaction,
+        place: Place,
+    ) -> Result<Option<Arc<Event>>, ReadError> {
+        let entry = FeedEntry { sequence: place.sequence, id: of.id, version: place.version };
+        match of.client {
+            // Not cached: the house's have no number to keep them by.
+            ClientNo::HOUSE => {
+                let event = events::event_with(&self.0.node, of.client, entry, |_| Default::default());
+                Ok(event.await?.map(Arc::new))
+            }
+            client => events::event(&self.0.node, client, entry).await,
+        }
+    }
+
+    /// Where a feed begins and ends.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn feed_bounds(&self, client: ClientNo) -> Result<FeedBounds, ReadError> {
+        self.store().feed_bounds(client).await
+    }
+
+    /// The place in a client's feed as a reader is given it.
+    #[must_use]
+    pub fn cursor(&self, client: ClientNo, sequence: u64) -> Cursor {
+        Cursor { epoch: self.0.node.feed_epoch, client, sequence, ended: false }
+    }
+
+    /// Follows a client's feed after a sequence.
+    #[must_use]
+    pub fn follow(&self, client: ClientNo, after: u64) -> FeedReader {
+        FeedReader { engine: self.clone(), client, read_to: after, page: VecDeque::new(), tail: None }
+    }
+
+    /// Follows one transaction's events that stand after a place ([`Handle::places_of`]); 0: from its
+    /// first.
+    #[must_use]
+    pub fn follow_transaction(&self, id: TransactionId, client: ClientNo, after: u64) -> TransactionReader {
+        TransactionReader { engine: self.clone(), id, client, after, state: Step::Begin }
+    }
+
+    /// Listens to a feed: it is rung when the feed has grown. Listen first, then read.
+    #[must_use]
+    pub fn listen(&self, client: ClientNo) -> Listener {
+        self.0.node.bell.listen(client)
+    }
+
+    /// Begins to follow; `None` when the hub is too busy for too long.
+    async fn tail(&self, client: ClientNo, after: u64) -> Option<Tail> {
+        for _ in 0..TRIES_MAX {
+            match self.feed_hub().ask(Follow { client, after }).await {
+                Ok(tail) => return Some(tail),
+                // Many come again at once after a restart; a dead one has a successor by then.
+                Err(AskError::Refused | AskError::Gone) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        None
+    }
+
+    /// The FeedHub; a dead one is replaced by the next who asks for it.
+    fn feed_hub(&self) -> Door<FeedHub> {
+        let mut hub = self.0.feed_hub.lock();
+        if let Some(door) = hub.as_ref().filter(|door| door.addr().connected()) {
+            return door.clone();
+        }
+        let node = self.0.node.clone();
+        // Away from the first arbiter, where the House is, if there is another.
+        let home = &self.0.homes[self.0.homes.len() - 1];
+        let addr = home.start(move |ctx| {
+            ctx.set_mailbox_capacity(FEED_HUB_GATE);
+            FeedHub::new(node)
+        });
+        let door = Door::new(addr, FEED_HUB_GATE, &self.0.node.feed_hub);
+        hub.insert(door).clone()
+    }
+}
+
+/// Where an event of a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its version.
+    pub version: u32,
+    /// What its cursor says.
+    pub at: u64,
+    /// In its client's feed; 0 when it has none.
+    pub sequence: u64,
+}
+
+/// Runs a read that may fail for a while; `None` when it goes on failing.
+async fn patiently<T, F: Future<Output = Result<T, ReadError>>>(mut read: impl FnMut() -> F) -> Option<T> {
+    for _ in 0..TRIES_MAX {
+        match read().await {
+            Ok(value) => return Some(value),
+            Err(why) => tracing::debug!(%why, "a feed cannot be read and is tried again"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    None
+}
+
+/// Follows a feed: first what is stored, then what comes.
+pub struct FeedReader {
+    engine: Handle,
+    client: ClientNo,
+    /// The last sequence that was fetched, rendered or not.
+    read_to: u64,
+    page: VecDeque<Arc<Event>>,
+    tail: Option<Tail>,
+}
+
+impl FeedReader {
+    /// Waits for what comes next. May be dropped while it waits, and called again.
+    pub async fn next(&mut self) -> Next {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                return Next::Event(event);
+            }
+            let behind = self.tail.as_ref().is_none_or(|tail| self.read_to < tail.after);
+            if behind {
+                // Apart, so that who only waits does not carry what this needs.
+                if let Some(next) = Box::pin(self.catch_up()).await {
+                    return next;
+                }
+                continue;
+            }
+            let Some(tail) = &mut self.tail else { continue };
+            match tail.events.recv().await {
+                // Fetched before it was sent.
+                Ok(event) if event.sequence <= self.read_to => {}
+                Ok(event) => {
+                    self.read_to = event.sequence;
+                    return Next::Event(event);
+                }
+                Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Cut,
+            }
+        }
+    }
+
+    /// Fetches a page, and begins to follow once it is the last.
+    async fn catch_up(&mut self) -> Option<Next> {
+        let (engine, client, after) = (self.engine.clone(), self.client, self.read_to);
+        let Some(entries) = patiently(|| engine.store().feed(client, after, PAGE)).await else {
+            return Some(Next::Cut);
+        };
+        let next = match entries.first() {
+            Some(first) => first.sequence,
+            None => match patiently(|| engine.feed_bounds(client)).await {
+                Some(bounds) => bounds.next.max(after + 1),
+                None => return Some(Next::Cut),
+            },
+        };
+        if next != after + 1 {
+            self.read_to = next - 1;
+            return Some(Next::Gap { oldest: next });
+        }
+        let mut page = VecDeque::with_capacity(entries.len());
+        for entry in &entries {
+            match patiently(|| events::event(&engine.0.node, client, *entry)).await {
+                Some(event) => page.extend(event),
+                None => return Some(Next::Cut),
+            }
+        }
+        let read_to = entries.last().map_or(after, |entry| entry.sequence);
+        if self.tail.is_none() && entries.len() < PAGE {
+            match engine.tail(client, read_to).await {
+                Some(tail) => self.tail = Some(tail),
+                None => return Some(Next::Cut),
+            }
+        }
+        (self.page, self.read_to) = (page, read_to);
+        None
+    }
+}
+
+/// Follows one transaction.
+pub struct TransactionReader {
+    engine: Handle,
+    id: TransactionId,
+    client: ClientNo,
+    /// The place of the last event that was given.
+    after: u64,
+    state: Step,
+}
+
+enum Step {
+    /// Nothing was fetched yet.
+    Begin,
+    /// Events to give, and what follows behind them.
+    Given(VecDeque<Arc<Event>>, After),
+}
+
+enum After {
+    /// It is done.
+    End,
+    /// More comes by the feed.
+    Tail(Tail),
+    /// It has no feed: more is found by looking.
+    Look,
+}
+
+impl TransactionReader {
+    /// Waits for what comes next. May be dropped while it waits, and called again.
+    pub async fn next(&mut self) -> Next {
+        loop {
+            let (events, after) = match &mut self.state {
+                Step::Begin => {
+                    match Box::pin(self.fetch()).await {
+                        Some(state) => self.state = state,
+                        None => return Next::Cut,
+                    }
+                    continue;
+                }
+                Step::Given(events, after) => (events, after),
+            };
+            if let Some(event) = events.pop_front() {
+                self.after = place_of(&event);
+                return Next::Event(event);
+            }
+            match after {
+                After::End => return Next::End,
+                After::Look => {
+                    if !Box::pin(self.look()).await {
+                        return Next::Cut;
+                    }
+                }
+                After::Tail(tail) => match tail.events.recv().await {
+                    Ok(event) if event.transaction != self.id || event.sequence <= self.after => {}
+                    Ok(event) => {
+                        self.after = event.sequence;
+                        if event.state.is_final() {
+                            self.state = Step::Given(VecDeque::new(), After::End);
+                        }
+                        return Next::Event(event);
+                    }
+                    Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Cut,
+                },
+            }
+        }
+    }
+
+    /// Begins to follow, then fetches what there is: what comes in between is in both, and is told by
+    /// its place.
+    async fn fetch(&self) -> Option<Step> {
+        let (engine, client) = (self.engine.clone(), self.client);
+        let after = match client {
+            ClientNo::HOUSE => After::Look,
+            _ => {
+                let bounds = patiently(|| engine.feed_bounds(client)).await?;
+                After::Tail(engine.tail(client, bounds.next - 1).await?)
+            }
+        };
+        let (events, done) = self.newer().await?;
+        Some(Step::Given(events, if done { After::End } else { after }))
+    }
+
+    /// The events after the last that was given, and whether they are the last.
+    async fn newer(&self) -> Option<(VecDeque<Arc<Event>>, bool)> {
+        let (engine, id) = (&self.engine, self.id);
+        let stored = match patiently(|| engine.store().transaction(id)).await? {
+            Some(Lookup::Live(stored)) => stored,
+            Some(Lookup::Expired(_)) | None => return Some((VecDeque::new(), true)),
+        };
+        let mut events = VecDeque::new();
+        let places = patiently(|| engine.places_of(&stored)).await?;
+        // The numbers were read after the transaction: what came in between is for the next look.
+        for place in places.iter().filter(|p| p.version <= stored.version() && p.at > self.after) {
+            events.extend(patiently(|| engine.event_at(&stored, *place)).await?);
+        }
+        let state = status::state_of(stored.id, &stored.command, &stored.facts);
+        Some((events, state.is_final()))
+    }
+
+    /// Waits until there may be more, and fetches it. False when it cannot be read.
+    async fn look(&mut self) -> bool {
+        // First the place, then the look: no change falls between.
+        let waiter = self.engine.0.node.waiters.register(self.id);
+        let Some((events, done)) = self.newer().await else { return false };
+        if !events.is_empty() || done {
+            let after = if done { After::End } else { After::Look };
+            self.state = Step::Given(events, after);
+            return true;
+        }
+        match waiter {
+            Some(mut waiter) => {
+                let _looked = tokio::time::timeout(LOOK_EVERY * 5, waiter.changed()).await;
+            }
+            // No place among those who are woken: it looks by itself.
+            None => tokio::time::sleep(LOOK_EVERY).await,
+        }
+        true
+    }
+}
+
+/// What an event's cursor says.
+fn place_of(event: &Event) -> u64 {
+    match event.sequence {
+        0 => Cursor::version_of(event.transaction, event.version),
+        sequence => sequence,
+    }
+}
