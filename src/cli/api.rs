@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use serde_json::Value;
 
 use super::{Failure, tell, with_causes};
@@ -20,11 +20,16 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// One try: longer than the server's own longest wait (30 s).
 const TRY_MAX: Duration = Duration::from_secs(60);
 
+/// A stream that says nothing for this long is broken: a server sends a comment every 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(40);
+
 /// A server and the key for it.
 #[derive(Clone)]
 pub(super) struct Api {
     base: String,
     http: reqwest::Client,
+    /// For answers that never end.
+    streams: reqwest::Client,
 }
 
 /// An answer.
@@ -85,14 +90,30 @@ impl Api {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        let http = reqwest::Client::builder()
-            .default_headers(headers)
-            .timeout(TRY_MAX)
-            .connect_timeout(Duration::from_secs(5))
-            .user_agent(concat!("wavegate/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Failure::failed(with_causes(&e)))?;
-        Ok(Api { base: url.trim_end_matches('/').to_owned(), http })
+        let builder = || {
+            reqwest::Client::builder()
+                .default_headers(headers.clone())
+                .connect_timeout(Duration::from_secs(5))
+                .user_agent(concat!("wavegate/", env!("CARGO_PKG_VERSION")))
+        };
+        let http = builder().timeout(TRY_MAX).build().map_err(|e| Failure::failed(with_causes(&e)))?;
+        let streams =
+            builder().read_timeout(SILENCE_MAX).build().map_err(|e| Failure::failed(with_causes(&e)))?;
+        Ok(Api { base: url.trim_end_matches('/').to_owned(), http, streams })
+    }
+
+    /// Opens a stream of events, after the cursor if there is one.
+    pub(super) async fn open_stream(
+        &self,
+        path: &str,
+        cursor: Option<&str>,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let mut request =
+            self.streams.get(format!("{}{path}", self.base)).header(ACCEPT, "text/event-stream");
+        if let Some(cursor) = cursor {
+            request = request.header("last-event-id", cursor);
+        }
+        request.send().await
     }
 
     /// One POST.

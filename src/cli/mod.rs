@@ -8,11 +8,14 @@ mod bench;
 mod completions;
 mod config;
 mod demo;
+mod follow;
 mod key;
+mod listen;
 mod serve;
 mod signature;
 mod store;
 mod submit;
+mod watch;
 mod wms;
 
 use std::error::Error as StdError;
@@ -65,6 +68,10 @@ enum Command {
     Demo(demo::Demo),
     /// Sends orders (or moves) from a file; may be repeated, references are recognised
     Submit(submit::Submit),
+    /// Follows a feed, or one transaction to its end, in the terminal
+    Watch(watch::Watch),
+    /// Brings signed webhooks to a program on this machine without a public address
+    Listen(listen::Listen),
     /// Makes keys
     #[command(subcommand)]
     Key(key::Key),
@@ -92,6 +99,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve => serve::run(&settings),
         Command::Demo(demo) => demo::run(&demo, &settings),
         Command::Submit(submit) => submit::run(&submit),
+        Command::Watch(watch) => watch::run(&watch),
+        Command::Listen(listen) => listen::run(&listen),
         Command::Key(key) => key::run(&key),
         Command::Config(config) => config::run(&config, &settings),
         Command::Store(store) => store::run(&store, &settings),

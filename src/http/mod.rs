@@ -22,6 +22,7 @@ mod moves;
 mod ops;
 mod orders;
 mod pace;
+mod pages;
 mod problem;
 mod query;
 mod shown;
@@ -158,6 +159,9 @@ fn routes(config: &mut ServiceConfig) {
         .service(path_for("/v1/orders/batch", "POST").route(web::post().to(batch::create)))
         .service(path_for("/v1/orders/{id}/cancel", "POST").route(web::post().to(cancel::create)))
         .service(path_for("/v1/inventory/moves", "POST").route(web::post().to(moves::create)))
+        .service(get("/track/{id}", read().to(pages::track)))
+        .service(get("/assets/track.js", read().to(pages::track_script)))
+        .service(get("/assets/track.css", read().to(pages::track_style)))
         .service(get("/healthz", read().to(health::alive)))
         .service(get("/readyz", read().to(health::ready)))
         .service(get("/metrics", read().to(metrics::get)))

@@ -24,6 +24,8 @@ mod server;
 mod shop;
 mod sse;
 mod tickets;
+mod track;
+mod watch;
 mod webhooks;
 mod wms;
 mod wms_alone;

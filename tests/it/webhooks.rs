@@ -24,15 +24,15 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// A delivery that a receiver got.
 #[derive(Clone, Debug)]
-struct Heard {
-    headers: BTreeMap<String, String>,
+pub(crate) struct Heard {
+    pub(crate) headers: BTreeMap<String, String>,
     bytes: Bytes,
-    event: Value,
+    pub(crate) event: Value,
     at: Instant,
 }
 
 impl Heard {
-    fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.headers["webhook-id"]
     }
 
@@ -45,7 +45,7 @@ impl Heard {
     }
 
     /// Verifies it by the published library.
-    fn verify(&self, secret: &str) -> bool {
+    pub(crate) fn verify(&self, secret: &str) -> bool {
         let mut headers = http_headers();
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
             headers.insert(name, self.headers[name].parse().unwrap());
@@ -61,8 +61,8 @@ fn http_headers() -> reqwest::header::HeaderMap {
 /// Answers the n-th delivery; a delay is before the answer.
 type Script = dyn Fn(&Heard, usize) -> (HttpResponse, Duration) + Send + Sync;
 
-struct Receiver {
-    url: String,
+pub(crate) struct Receiver {
+    pub(crate) url: String,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
@@ -92,17 +92,19 @@ async fn hear(shared: web::Data<Shared>, request: HttpRequest, bytes: Bytes) -> 
     answer
 }
 
-fn ok() -> (HttpResponse, Duration) {
+pub(crate) fn ok() -> (HttpResponse, Duration) {
     (HttpResponse::NoContent().finish(), Duration::ZERO)
 }
 
-fn status(status: u16) -> (HttpResponse, Duration) {
+pub(crate) fn status(status: u16) -> (HttpResponse, Duration) {
     let status = actix_web::http::StatusCode::from_u16(status).unwrap();
     (HttpResponse::build(status).finish(), Duration::ZERO)
 }
 
 impl Receiver {
-    fn start(script: impl Fn(&Heard, usize) -> (HttpResponse, Duration) + Send + Sync + 'static) -> Receiver {
+    pub(crate) fn start(
+        script: impl Fn(&Heard, usize) -> (HttpResponse, Duration) + Send + Sync + 'static,
+    ) -> Receiver {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let shared = web::Data::new(Shared { heard: heard.clone(), script: Box::new(script) });
         let app = move || App::new().app_data(shared.clone()).default_service(web::to(hear));
@@ -116,12 +118,12 @@ impl Receiver {
         Receiver::start(|_, _| ok())
     }
 
-    fn all(&self) -> Vec<Heard> {
+    pub(crate) fn all(&self) -> Vec<Heard> {
         self.heard.lock().unwrap().clone()
     }
 
     /// Waits until what was heard is enough.
-    async fn when(&self, enough: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
+    pub(crate) async fn when(&self, enough: impl Fn(&[Heard]) -> bool) -> Vec<Heard> {
         let until = Instant::now() + PATIENCE;
         loop {
             let all = self.all();
