@@ -21,11 +21,13 @@ pub enum FaultPoint {
     WmsLink,
     /// The Manifester decides.
     Manifester,
+    /// The FeedHub takes a follower in.
+    FeedHub,
 }
 
 impl FaultPoint {
     /// All points.
-    pub const ALL: [FaultPoint; 8] = [
+    pub const ALL: [FaultPoint; 9] = [
         FaultPoint::House,
         FaultPoint::Ingestion,
         FaultPoint::Warehouse,
@@ -34,6 +36,7 @@ impl FaultPoint {
         FaultPoint::Inventory,
         FaultPoint::WmsLink,
         FaultPoint::Manifester,
+        FaultPoint::FeedHub,
     ];
 }
 
