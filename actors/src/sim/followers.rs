@@ -15,7 +15,7 @@ use crate::ports::store::Store;
 use crate::wire::event::event_id;
 
 /// A reader loses its connection after one event in this many.
-const CUT_ONE_IN: u64 = 20;
+const CUT_ONE_IN: u64 = 25;
 /// A reader that was not told looks by itself every five seconds; one that was cut comes again.
 const REST_WITHIN: Duration = Duration::from_secs(60);
 /// The pause before a reader that was cut comes again.
