@@ -127,6 +127,7 @@ impl Workload {
             self.world.observer.violated(violation);
         }
         wms.compare();
+        self.world.followers.judge(&self.world);
         for home in (1..=self.world.profile.warehouses).map(PartitionId) {
             // The world's WMS does what it is asked: what cannot be booked of it was lost, unless an
             // operator has ended the order behind its back.
