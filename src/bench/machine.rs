@@ -105,6 +105,13 @@ pub(super) fn memory_of(pid: u32) -> u64 {
     field(&format!("/proc/{pid}/status"), "RssAnon").map_or(0, |text| kibibytes(&text))
 }
 
+/// The same of a process and its children.
+pub(super) fn memory_of_tree(pid: u32) -> u64 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    memory_of(pid) + children.map(memory_of).sum::<u64>()
+}
+
 fn ticks(n: u64) -> Duration {
     TICK * u32::try_from(n).unwrap_or(u32::MAX)
 }

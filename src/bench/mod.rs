@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod scale;
 mod server;
+mod sse;
 mod statistics;
 mod status;
 mod wire;
@@ -85,6 +86,8 @@ pub(crate) enum Measure {
     Pipeline,
     /// Reading statuses.
     Status,
+    /// Streams of events.
+    Sse,
     /// What grows with orders and warehouses.
     Scale,
 }
@@ -133,6 +136,7 @@ pub(crate) fn run(options: Options, measures: &[Measure], tell: &dyn Fn(&str)) -
                 Measure::Accept => accept::measure(&bench, &mut report).await?,
                 Measure::Pipeline => pipeline::measure(&bench, &mut report).await?,
                 Measure::Status => status::measure(&bench, &mut report).await?,
+                Measure::Sse => sse::measure(&bench, &mut report).await?,
                 Measure::Scale => scale::measure(&bench, &mut report).await?,
             }
         }

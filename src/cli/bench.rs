@@ -56,6 +56,8 @@ enum What {
     Pipeline,
     /// Reading statuses
     Status,
+    /// Streams of events, thousands of them; beside nginx with the nchan module where it is installed
+    Sse,
     /// What grows with a million orders and thousands of warehouses; takes long, only when it is named
     Scale,
     /// What the server is measured against, as a process of its own
@@ -96,6 +98,7 @@ pub(super) fn run(command: &Bench, args: &SettingsArgs) -> Result<(), Failure> {
         Some(What::Accept) => &[Measure::Accept],
         Some(What::Pipeline) => &[Measure::Pipeline],
         Some(What::Status) => &[Measure::Status],
+        Some(What::Sse) => &[Measure::Sse],
         Some(What::Scale) => &[Measure::Scale],
         Some(What::Ceiling { store, warehouses }) => {
             return ceiling::least(store, *warehouses, listening).map_err(Failure::from);
