@@ -107,7 +107,7 @@ async fn every_fault_is_told_at_once_and_unknown_names_are_faults() {
 async fn a_wrong_path_method_type_or_size_is_a_problem_document() {
     let server = TestServer::start();
     for path in
-        ["/", "/v1", "/v2/orders", "/v1/orders/", "/v1/status/nonsense", "/v1/manifests", "/v1/events"]
+        ["/", "/v1", "/v2/orders", "/v1/orders/", "/v1/status/nonsense", "/v1/manifests", "/v1/events/"]
     {
         get(&server, path).await.is_problem(404, "not_found");
     }
@@ -116,6 +116,8 @@ async fn a_wrong_path_method_type_or_size_is_a_problem_document() {
         (Method::GET, "/v1/orders/batch", "POST"),
         (Method::DELETE, "/v1/status/019ac2f0-0000-8000-8000-000000000000", "GET, HEAD"),
         (Method::GET, "/v1/inventory/moves", "POST"),
+        (Method::POST, "/v1/events", "GET, HEAD"),
+        (Method::GET, "/v1/events/tickets", "POST"),
         (Method::POST, "/healthz", "GET, HEAD"),
     ] {
         let answer = send(request(&server, method, path)).await;

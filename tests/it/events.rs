@@ -3,15 +3,18 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use wavegate_engine::ports::faults::{ArmedFaults, FaultPoint};
 
 use crate::door::{ACME, GLOBEX, OPERATOR, WMS, get, keys, order, post, receive, request, send};
+use crate::node::Node;
 use crate::server::TestServer;
 use crate::shop::{PATIENCE, fast_warehouses};
-use crate::sse::{Ask, Event, Stream, ask, open};
+use crate::sse::{Ask, Event, Stream, ask, follow, open};
 
 /// The types of a small order that ships.
 const WAY: [&str; 7] = ["accepted", "allocated", "released", "picking", "packed", "manifested", "shipped"];
@@ -33,6 +36,16 @@ async fn place(server: &TestServer, reference: &str) -> String {
 
 fn types(events: &[Event]) -> Vec<&str> {
     events.iter().map(|e| e.event.strip_prefix("wavegate.order.").unwrap_or(&e.event)).collect()
+}
+
+/// The order went its way from the first step to the last. Reports that come together make one step
+/// of two.
+#[track_caller]
+fn went_its_way(events: &[Event]) {
+    let found = types(events);
+    let mut left = WAY.iter();
+    assert!(found.iter().all(|step| left.any(|known| known == step)), "{found:?}");
+    assert_eq!((found[0], found[found.len() - 1]), ("accepted", "shipped"), "{found:?}");
 }
 
 fn is_shipped(event: &Event) -> bool {
@@ -59,7 +72,7 @@ async fn every_event_of_an_order_comes_once_in_order_and_numbered_without_holes(
     assert_eq!(answer.text_link("events"), format!("/v1/status/{id}/events"));
     let events = live.until(is_shipped).await;
     assert_eq!(live.retry.as_deref(), Some("3000"));
-    assert_eq!(types(&events), WAY);
+    went_its_way(&events);
     check_numbers(&events);
     for (version, event) in (1..).zip(&events) {
         let data = &event.data;
@@ -107,7 +120,7 @@ async fn a_stream_that_is_cut_at_any_event_goes_on_behind_it() {
     let id = place(&server, "R-1").await;
     for path in ["/v1/events?types=wavegate.order.*".to_owned(), format!("/v1/status/{id}/events")] {
         let whole = open(&server, &path, Some("earliest")).await.until(is_shipped).await;
-        assert_eq!(types(&whole), WAY);
+        went_its_way(&whole);
         for seen in 1..whole.len() {
             let rest = open(&server, &path, Some(&whole[seen - 1].id)).await.until(is_shipped).await;
             assert_eq!(rest, whole[seen..], "after {seen} at {path}");
@@ -138,15 +151,30 @@ async fn a_transaction_s_stream_ends_with_its_last_word_and_does_not_begin_again
     let path = format!("/v1/status/{id}/events");
     let mut live = open(&server, &path, None).await;
     let events = live.until(|e| e.event == "end").await;
-    assert_eq!(types(&events[..7]), WAY);
-    assert_eq!(events[7].data, json!({"transaction_id": id, "state": "shipped"}));
+    let (end, order) = events.split_last().unwrap();
+    went_its_way(order);
+    assert_eq!(end.data, json!({"transaction_id": id, "state": "shipped"}));
     assert_eq!(live.next().await, None, "the stream ends");
-    let again = ask(&server, &path, Ask { last: Some(&events[7].id), ..Ask::default() }).await.unwrap();
+    let again = ask(&server, &path, Ask { last: Some(&end.id), ..Ask::default() }).await.unwrap();
     assert_eq!(again.status(), 204);
     // Who has seen the last event and not the end is told the end.
-    let mut last_word = open(&server, &path, Some(&events[6].id)).await;
-    assert_eq!(last_word.event().await, events[7]);
+    let mut last_word = open(&server, &path, Some(&order[order.len() - 1].id)).await;
+    assert_eq!(last_word.event().await, *end);
     assert_eq!(last_word.next().await, None);
+    // A manifest that the house began belongs to no client: it has a stream, and no place in a feed.
+    let manifest =
+        order[order.len() - 1].data["data"]["fulfillments"][0]["cartons"][0]["manifest_id"].as_str().unwrap();
+    let path = format!("/v1/status/{manifest}/events");
+    let of_house = open(&server, &path, None).await.until(|e| e.event == "end").await;
+    let way = ["accepted", "closed", "departed"].map(|state| format!("wavegate.manifest.{state}"));
+    assert_eq!(types(&of_house[..3]), way);
+    assert!(of_house.iter().all(|e| e.data.get("feedsequence").is_none()));
+    let rest = open(&server, &path, Some(&of_house[0].id)).await.until(|e| e.event == "end").await;
+    assert_eq!(rest, of_house[1..]);
+    let again = ask(&server, &path, Ask { last: Some(&of_house[3].id), ..Ask::default() }).await.unwrap();
+    assert_eq!(again.status(), 204);
+    let foreign = open(&server, &path, Some(&order[0].id)).await.event().await;
+    assert_eq!((&*foreign.event, &foreign.data["reason"]), ("gap", &json!("unknown")));
     // A move has a stream as well.
     let asn = get(&server, "/v1/events?types=wavegate.move.*").await;
     let of_move = asn.body["events"][0]["subject"].as_str().unwrap().to_owned();
@@ -174,7 +202,7 @@ async fn a_cursor_that_does_not_hold_is_a_gap_and_never_silence() {
     let epoch = format!("{}{}{}", &first.id[..2], digits(16), &first.id[18..]);
     for (cursor, reason) in [
         ("nonsense", "malformed"),
-        (&*"x".repeat(7_000), "malformed"),
+        (&*"x".repeat(65_536), "malformed"),
         (&*first.id.to_uppercase(), "malformed"),
         (&*future, "beyond_the_end"),
         (&*epoch, "older_epoch"),
@@ -476,6 +504,29 @@ async fn a_stream_ends_in_order_when_the_server_does() {
     let next = place(&server, "D-2").await;
     let event = again.event().await;
     assert_eq!((event.sequence(), &event.data["subject"]), (last.sequence() + 1, &json!(next)));
+}
+
+#[actix_rt::test]
+async fn a_hub_that_dies_ends_its_streams_and_each_goes_on_by_its_cursor() {
+    let faults = Arc::new(ArmedFaults::default());
+    let node = Node::start(faults.clone()).await;
+    let client = crate::server::client();
+    let place = async |reference: &str| {
+        let body = crate::shop::order(reference, "ATL1", "A", 1);
+        assert_eq!(crate::shop::post(&client, format!("{}/v1/orders", node.url), &body).await.0, 202);
+    };
+    place("H-1").await;
+    let mut first = Stream::of(follow(&node.url, "/v1/events", "earliest").await);
+    let last = first.until(|e| e.event == "wavegate.order.backordered").await.pop().unwrap();
+    // The next who comes kills it, and is served by its successor.
+    faults.arm(FaultPoint::FeedHub, None);
+    let mut second = Stream::of(follow(&node.url, "/v1/events", "earliest").await);
+    assert_eq!(second.event().await.sequence(), 1);
+    assert_eq!(first.next().await, None, "it is not left without a word");
+    assert_eq!(faults.armed(), 0);
+    let mut again = Stream::of(follow(&node.url, "/v1/events", &last.id).await);
+    place("H-2").await;
+    assert_eq!(again.event().await.sequence(), last.sequence() + 1);
 }
 
 #[actix_rt::test]

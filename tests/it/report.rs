@@ -20,6 +20,7 @@ use crate::door::{self, ACME, OPERATOR, WMS, keys, receive, request, send};
 use crate::node::{self, ATL1, BACKORDER_MAX, Node, PausedClock, find};
 use crate::server::TestServer;
 use crate::shop;
+use crate::sse;
 
 fn parse(text: &str) -> Scrape {
     Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).expect("Prometheus can read it")
@@ -224,7 +225,9 @@ async fn the_tree_of_every_warehouse_is_in_the_report_and_those_without_work_sle
     assert_eq!(report["node"], "local");
     let types: Vec<_> = report["actors"].as_array().unwrap().iter().map(|a| &a["actor"]).collect();
     assert_eq!(types[0], "house");
-    assert!(types.len() > 1 && types[1..].iter().all(|actor| *actor == "ingestion"), "{types:?}");
+    let [_, ingestion @ .., notifier, feed_hub] = types.as_slice() else { panic!("{types:?}") };
+    assert!(!ingestion.is_empty() && ingestion.iter().all(|actor| *actor == "ingestion"), "{types:?}");
+    assert_eq!((*notifier, *feed_hub), (&json!("notifier"), &json!("feed_hub")));
     let of = |name: &str| find(&report["actors"], name).unwrap_or_else(|| panic!("no {name}: {report}"));
     for code in ["DFW2", "RNO3"] {
         let sleeping = of(&format!("warehouse/{code}"));
@@ -263,6 +266,7 @@ fn told(point: FaultPoint) -> (&'static str, &'static str, Option<&'static str>)
         }
         FaultPoint::Inventory => ("inventory", "inventory/ATL1", Some("panic in inventory")),
         FaultPoint::WmsLink => ("wms_link", "wms_link/ATL1", Some("panic in wms_link")),
+        FaultPoint::FeedHub => ("feed_hub", "feed_hub", None),
         FaultPoint::Manifester => ("manifester", "manifester/ATL1", Some("panic in manifester")),
         FaultPoint::Endpoint => unreachable!("no endpoint lives here, and ALL is without it"),
     }
@@ -288,7 +292,11 @@ async fn whichever_actor_is_killed_the_report_and_the_metrics_name_it_and_why() 
         }
         let wanted = |status: &Value| status["state"] == "applied";
         shop::status_when(&client, &node.url, &shop::id_of(&answered.1), wanted).await;
-        if !before {
+        if point == FaultPoint::FeedHub {
+            faults.arm(point, None);
+            let mut stream = sse::Stream::of(sse::follow(&node.url, "/v1/events", "earliest").await);
+            assert_eq!(stream.event().await.event, "wavegate.move.accepted");
+        } else if !before {
             faults.arm(point, Some(ATL1));
         }
         let order = shop::order("one", "ATL1", "A", 1);

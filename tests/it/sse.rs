@@ -71,6 +71,13 @@ pub(crate) async fn ask(server: &TestServer, path: &str, ask: Ask<'_>) -> reqwes
     request.send().await
 }
 
+/// Asks a server at an address for a stream from a place on.
+pub(crate) async fn follow(url: &str, path: &str, last: &str) -> reqwest::Response {
+    let client = crate::server::client();
+    let request = client.get(format!("{url}{path}")).header("accept", "text/event-stream");
+    request.header("last-event-id", last).send().await.expect("an answer")
+}
+
 /// Opens a stream without a key.
 pub(crate) async fn open(server: &TestServer, path: &str, last: Option<&str>) -> Stream {
     let response = ask(server, path, Ask { last, ..Ask::default() }).await.expect("an answer");

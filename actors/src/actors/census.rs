@@ -45,7 +45,9 @@ pub(crate) fn report(node: &Node) -> Report {
         actors.push(of(ActorType::Ingestion, name, None, vitals, Phase::Running));
     }
     actors.push(notifier(node));
-    actors.push(of(ActorType::FeedHub, "feed_hub".to_owned(), None, &node.feed_hub, Phase::Running));
+    // It starts with the first who follows a feed.
+    let phase = if node.feed_hub.observed().is_some() { Phase::Running } else { Phase::Asleep };
+    actors.push(of(ActorType::FeedHub, "feed_hub".to_owned(), None, &node.feed_hub, phase));
     Report {
         actors,
         warehouses,

@@ -2,6 +2,7 @@
 //! be rendered is counted, told of and left aside, so that it holds up nothing behind it.
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,6 +56,9 @@ pub(crate) struct EventCache(Cache<(ClientNo, u64), Arc<Event>, Size>);
 const CACHE_BYTES: u64 = 16 << 20;
 /// Events that the cache expects to hold; it only sizes its tables.
 const CACHE_EVENTS: usize = 5_000;
+/// Transactions of a page that are read at once: many enough that one read is not waited for while
+/// others could run, few enough that other readers have their turn.
+const AT_ONCE: usize = 16;
 /// What an event takes beside its frame, in bytes.
 const EVENT_BYTES: u64 = 500;
 
@@ -94,6 +98,19 @@ pub(crate) async fn event(
         node.events.0.insert(key, event.clone());
     }
     Ok(event)
+}
+
+/// The events of entries, in their order, without those that are left aside.
+///
+/// # Errors
+/// When the store cannot be read now; trying again may help.
+pub(crate) async fn page(
+    node: &Node,
+    client: ClientNo,
+    entries: Vec<FeedEntry>,
+) -> Result<Vec<Arc<Event>>, ReadError> {
+    let events = stream::iter(entries).map(|entry| event(node, client, entry)).buffered(AT_ONCE);
+    events.try_filter_map(|event| std::future::ready(Ok(event))).try_collect().await
 }
 
 /// The same with more in its `data`; not cached.

@@ -18,6 +18,7 @@ use super::report::Observed;
 use super::site::Node;
 use super::tripwire::Tripwire;
 use crate::domain::ids::ClientNo;
+use crate::ports::faults::FaultPoint;
 use crate::ports::store::ReadError;
 
 /// Events that a follower may be behind. At the pace of a busy shop some seconds; what nobody is
@@ -149,10 +150,7 @@ async fn page(node: &Node, client: ClientNo, after: u64) -> Result<Option<Page>,
     }
     let last = entries.last().map_or(after, |entry| entry.sequence);
     let more = entries.len() >= PAGE;
-    let mut events = Vec::with_capacity(entries.len());
-    for entry in entries {
-        events.extend(events::event(node, client, entry).await?);
-    }
+    let events = events::page(node, client, entries).await?;
     Ok(Some(Page { events, last, more }))
 }
 
@@ -165,6 +163,7 @@ impl Handler<Gated<Follow>> for FeedHub {
 
     fn handle(&mut self, gated: Gated<Follow>, ctx: &mut Self::Context) -> Self::Result {
         let _handling = self.node.feed_hub.handle();
+        self.node.faults.strike(FaultPoint::FeedHub, None);
         let Gated { message: Follow { client, after }, permit: _permit } = gated;
         let tail = |feed: &Feed| Tail { after: feed.last.load(SeqCst), events: feed.events.subscribe() };
         let found = self.feeds.get(&client).map(|feed| tail(feed));

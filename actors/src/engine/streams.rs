@@ -22,6 +22,8 @@ use crate::wire::status;
 const FEED_HUB_GATE: usize = 2_048;
 /// Events that a reader fetches at once.
 const PAGE: usize = 64;
+/// Events of one transaction that are fetched at once: each shows its whole history.
+const TRANSACTION_PAGE: usize = 16;
 /// Reads that may fail in a row before a reader gives up and its caller must come again.
 const TRIES_MAX: u32 = 8;
 /// The pause after one.
@@ -60,11 +62,7 @@ impl Handle {
     ) -> Result<(Vec<Arc<Event>>, u64), ReadError> {
         let entries = self.store().feed(client, after, limit).await?;
         let last = entries.last().map_or(after, |entry| entry.sequence);
-        let mut found = Vec::with_capacity(entries.len());
-        for entry in entries {
-            found.extend(events::event(&self.0.node, client, entry).await?);
-        }
-        Ok((found, last))
+        Ok((events::page(&self.0.node, client, entries).await?, last))
     }
 
     /// All events of a transaction by version, each with its place: the sequence in its client's feed,
@@ -233,8 +231,9 @@ impl FeedReader {
         };
         let next = match entries.first() {
             Some(first) => first.sequence,
+            // By what is kept first, not by what comes next: more may have come since the look.
             None => match patiently(|| engine.feed_bounds(client)).await {
-                Some(bounds) => bounds.next.max(after + 1),
+                Some(bounds) => bounds.first.max(after + 1),
                 None => return Some(Next::Cut),
             },
         };
@@ -266,7 +265,7 @@ pub struct TransactionReader {
     engine: Handle,
     id: TransactionId,
     client: ClientNo,
-    /// The place of the last event that was given.
+    /// The place of the last event that was fetched, rendered or not.
     after: u64,
     state: Step,
 }
@@ -275,115 +274,124 @@ enum Step {
     /// Nothing was fetched yet.
     Begin,
     /// Events to give, and what follows behind them.
-    Given(VecDeque<Arc<Event>>, After),
+    Given(VecDeque<Arc<Event>>, Behind),
 }
 
-enum After {
+enum Behind {
     /// It is done.
     End,
-    /// More comes by the feed.
+    /// More is there; then what comes by the feed. None: it has no feed.
+    More(Option<Tail>),
+    /// What comes by the feed.
     Tail(Tail),
     /// It has no feed: more is found by looking.
     Look,
+}
+
+/// What was found of a transaction's events.
+struct Newer {
+    events: VecDeque<Arc<Event>>,
+    /// The place of the last that was looked at.
+    to: u64,
+    /// True when there are more of them.
+    more: bool,
+    /// True when nothing can follow these.
+    done: bool,
 }
 
 impl TransactionReader {
     /// Waits for what comes next. May be dropped while it waits, and called again.
     pub async fn next(&mut self) -> Next {
         loop {
-            let (events, after) = match &mut self.state {
-                Step::Begin => {
-                    match Box::pin(self.fetch()).await {
-                        Some(state) => self.state = state,
-                        None => return Next::Cut,
-                    }
-                    continue;
+            if let Step::Given(events, behind) = &mut self.state {
+                if let Some(event) = events.pop_front() {
+                    return Next::Event(event);
                 }
-                Step::Given(events, after) => (events, after),
-            };
-            if let Some(event) = events.pop_front() {
-                self.after = place_of(&event);
-                return Next::Event(event);
-            }
-            match after {
-                After::End => return Next::End,
-                After::Look => {
-                    if !Box::pin(self.look()).await {
-                        return Next::Cut;
-                    }
-                }
-                After::Tail(tail) => match tail.events.recv().await {
-                    Ok(event) if event.transaction != self.id || event.sequence <= self.after => {}
-                    Ok(event) => {
-                        self.after = event.sequence;
-                        if event.state.is_final() {
-                            self.state = Step::Given(VecDeque::new(), After::End);
+                match behind {
+                    Behind::End => return Next::End,
+                    Behind::Tail(tail) => match tail.events.recv().await {
+                        Ok(event) if event.transaction != self.id || event.sequence <= self.after => {
+                            continue;
                         }
-                        return Next::Event(event);
-                    }
-                    Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Cut,
-                },
+                        Ok(event) => {
+                            self.after = event.sequence;
+                            if event.state.is_final() {
+                                *behind = Behind::End;
+                            }
+                            return Next::Event(event);
+                        }
+                        Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Cut,
+                    },
+                    Behind::More(_) | Behind::Look => {}
+                }
+            }
+            // Apart, so that who only waits does not carry what this needs.
+            if !Box::pin(self.fetch()).await {
+                return Next::Cut;
             }
         }
     }
 
-    /// Begins to follow, then fetches what there is: what comes in between is in both, and is told by
-    /// its place.
-    async fn fetch(&self) -> Option<Step> {
-        let (engine, client) = (self.engine.clone(), self.client);
-        let after = match client {
-            ClientNo::HOUSE => After::Look,
-            _ => {
-                let bounds = patiently(|| engine.feed_bounds(client)).await?;
-                After::Tail(engine.tail(client, bounds.next - 1).await?)
-            }
-        };
-        let (events, done) = self.newer().await?;
-        Some(Step::Given(events, if done { After::End } else { after }))
-    }
-
-    /// The events after the last that was given, and whether they are the last.
-    async fn newer(&self) -> Option<(VecDeque<Arc<Event>>, bool)> {
-        let (engine, id) = (&self.engine, self.id);
-        let stored = match patiently(|| engine.store().transaction(id)).await? {
-            Some(Lookup::Live(stored)) => stored,
-            Some(Lookup::Expired(_)) | None => return Some((VecDeque::new(), true)),
-        };
-        let mut events = VecDeque::new();
-        let places = patiently(|| engine.places_of(&stored)).await?;
-        // The numbers were read after the transaction: what came in between is for the next look.
-        for place in places.iter().filter(|p| p.version <= stored.version() && p.at > self.after) {
-            events.extend(patiently(|| engine.event_at(&stored, *place)).await?);
+    /// Fetches what there is, and waits for it where nothing else does. False when it cannot be read.
+    ///
+    /// It begins to follow before it looks: what comes in between is in both, and is told by its place.
+    async fn fetch(&mut self) -> bool {
+        if let Step::Begin = self.state {
+            let tail = match self.client {
+                ClientNo::HOUSE => None,
+                client => {
+                    let engine = self.engine.clone();
+                    let Some(bounds) = patiently(|| engine.feed_bounds(client)).await else { return false };
+                    let Some(tail) = engine.tail(client, bounds.next - 1).await else { return false };
+                    Some(tail)
+                }
+            };
+            self.state = Step::Given(VecDeque::new(), Behind::More(tail));
         }
-        let state = status::state_of(stored.id, &stored.command, &stored.facts);
-        Some((events, state.is_final()))
-    }
-
-    /// Waits until there may be more, and fetches it. False when it cannot be read.
-    async fn look(&mut self) -> bool {
-        // First the place, then the look: no change falls between.
+        // First the place among those who are woken, then the look: no change falls between.
         let waiter = self.engine.0.node.waiters.register(self.id);
-        let Some((events, done)) = self.newer().await else { return false };
-        if !events.is_empty() || done {
-            let after = if done { After::End } else { After::Look };
-            self.state = Step::Given(events, after);
+        let Some(Newer { events, to, more, done }) = self.newer().await else { return false };
+        let Step::Given(given, behind) = &mut self.state else { return false };
+        let nothing = events.is_empty() && !more && !done;
+        (*given, self.after) = (events, to);
+        if more {
             return true;
         }
-        match waiter {
-            Some(mut waiter) => {
-                let _looked = tokio::time::timeout(LOOK_EVERY * 5, waiter.changed()).await;
+        *behind = match std::mem::replace(behind, Behind::Look) {
+            _ if done => Behind::End,
+            Behind::More(Some(tail)) | Behind::Tail(tail) => Behind::Tail(tail),
+            Behind::More(None) | Behind::Look | Behind::End => Behind::Look,
+        };
+        if nothing && matches!(behind, Behind::Look) {
+            match waiter {
+                Some(mut waiter) => {
+                    let _looked = tokio::time::timeout(LOOK_EVERY * 5, waiter.changed()).await;
+                }
+                None => tokio::time::sleep(LOOK_EVERY).await,
             }
-            // No place among those who are woken: it looks by itself.
-            None => tokio::time::sleep(LOOK_EVERY).await,
         }
         true
     }
-}
 
-/// What an event's cursor says.
-fn place_of(event: &Event) -> u64 {
-    match event.sequence {
-        0 => Cursor::version_of(event.transaction, event.version),
-        sequence => sequence,
+    /// The events after the last that was fetched: a page of them.
+    async fn newer(&self) -> Option<Newer> {
+        let (engine, id) = (&self.engine, self.id);
+        let stored = match patiently(|| engine.store().transaction(id)).await? {
+            Some(Lookup::Live(stored)) => stored,
+            Some(Lookup::Expired(_)) | None => {
+                return Some(Newer { events: VecDeque::new(), to: self.after, more: false, done: true });
+            }
+        };
+        let places = patiently(|| engine.places_of(&stored)).await?;
+        // The numbers were read after the transaction: what came in between is for the next look.
+        let mut left = places.iter().filter(|p| p.version <= stored.version() && p.at > self.after);
+        let (mut events, mut to) = (VecDeque::new(), self.after);
+        for place in left.by_ref().take(TRANSACTION_PAGE) {
+            events.extend(patiently(|| engine.event_at(&stored, *place)).await?);
+            to = place.at;
+        }
+        let more = left.next().is_some();
+        let done = !more && status::state_of(stored.id, &stored.command, &stored.facts).is_final();
+        Some(Newer { events, to, more, done })
     }
 }

@@ -21,13 +21,15 @@ pub enum FaultPoint {
     WmsLink,
     /// The Manifester decides.
     Manifester,
+    /// The FeedHub takes a follower in.
+    FeedHub,
     /// A webhook endpoint is asked for a ping.
     Endpoint,
 }
 
 impl FaultPoint {
-    /// All points of what every node does.
-    pub const ALL: [FaultPoint; 8] = [
+    /// All points that every world has: it needs no webhook endpoint to come there.
+    pub const ALL: [FaultPoint; 9] = [
         FaultPoint::House,
         FaultPoint::Ingestion,
         FaultPoint::Warehouse,
@@ -36,6 +38,7 @@ impl FaultPoint {
         FaultPoint::Inventory,
         FaultPoint::WmsLink,
         FaultPoint::Manifester,
+        FaultPoint::FeedHub,
     ];
 }
 

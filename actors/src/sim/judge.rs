@@ -125,6 +125,7 @@ impl Workload {
             self.world.observer.violated(violation);
         }
         wms.compare();
+        self.world.followers.judge(&self.world);
         for home in (1..=self.world.profile.warehouses).map(PartitionId) {
             let letters = at_once(self.world.disk.dead_letters(home, 0, 1_000)).unwrap_or_default();
             // The world's WMS does what it is asked: what cannot be booked of it was lost.

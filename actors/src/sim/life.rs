@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::World;
+use super::followers::Followers;
 use super::store::FaultyStore;
 use super::wms::WorldWms;
 use crate::domain::endpoint::Schedule;
@@ -124,6 +125,7 @@ impl Nodes {
         wms.begin_life();
         let handle = start(world, wms, &life, seed).await;
         wms.resume();
+        Followers::begin(world, &handle);
         let first = Node { life, handle };
         Nodes { world: world.clone(), wms: wms.clone(), seed, first, rival: None }
     }

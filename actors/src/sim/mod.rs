@@ -1,5 +1,5 @@
 //! The seeded world: the production actors, turn and fold over a store that fails, a WMS that
-//! repeats and delays, panics in any handler, clocks that step, nodes that die between any two
+//! repeats and delays, readers of every feed, panics in any handler, clocks that step, nodes that die between any two
 //! writes and nodes that fight for a partition; one thread, one paused clock.
 //!
 //! A seed decides everything. Safety is checked at every write of the store, liveness once the
@@ -10,6 +10,7 @@ mod clock;
 mod disk;
 mod endpoints;
 mod floor;
+mod followers;
 mod judge;
 mod life;
 mod observer;
@@ -37,6 +38,7 @@ use crate::ports::entropy::{Entropy, SeededEntropy};
 use crate::ports::faults::{FaultPoint, Faults};
 use crate::store::memory::MemoryStore;
 use clock::WorldClock;
+use followers::Followers;
 use life::{End, Life, Nodes};
 use observer::Observer;
 use wms::WorldWms;
@@ -49,6 +51,7 @@ pub(crate) struct World {
     pub(crate) chance: SeededEntropy,
     pub(crate) disk: MemoryStore,
     pub(crate) observer: Observer,
+    pub(crate) followers: Followers,
     /// False once faults have healed.
     faulty: AtomicBool,
     visits: Mutex<u32>,
@@ -200,6 +203,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
     };
     let world = Arc::new(World {
         observer: Observer::new(profile.traced),
+        followers: Followers::default(),
         profile,
         clock,
         chance: SeededEntropy::new(seed),
@@ -297,4 +301,5 @@ async fn work(
     }
     workload.rest(&nodes).await;
     workload.knock(&nodes).await;
+    world.followers.rest(world).await;
 }

@@ -93,7 +93,6 @@ impl Check {
 
     async fn run(&mut self, store: &dyn Store) -> Result<(), ReadError> {
         for (_, client) in clients(store).await? {
-            self.first.insert(client, store.feed_bounds(client).await?.first);
             self.clients.entry(client).or_default();
         }
         self.transactions(store).await?;
@@ -139,7 +138,13 @@ impl Check {
             return Ok(());
         }
         *self.facts.entry(stored.client).or_default() += u64::from(stored.version());
-        let first = self.first.get(&stored.client).copied().unwrap_or(1);
+        let first = match self.first.get(&stored.client) {
+            Some(first) => *first,
+            None => {
+                let first = store.feed_bounds(stored.client).await?.first;
+                *self.first.entry(stored.client).or_insert(first)
+            }
+        };
         let versions = self.clients.entry(stored.client).or_default();
         if first <= 1 {
             (1..=stored.version()).for_each(|version| versions.add(stored.id, version));

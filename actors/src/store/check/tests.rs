@@ -104,3 +104,19 @@ async fn facts_that_do_not_fit_are_found() {
     let twice = facts(1, 3, vec![Fact::Move(MoveFact::Rejected)]);
     assert_eq!(found_after(TurnCommit { facts: vec![twice], ..TurnCommit::default() }).await, ["INV-7"]);
 }
+
+#[tokio::test]
+async fn a_feed_that_has_evicted_its_beginning_is_sound_and_its_rest_is_checked() {
+    let (store, fence) = sound().await;
+    let age = Duration::from_millis(1);
+    // All but what is accepted later: those facts are of 1970.
+    assert_eq!(store.sweep_feeds(Timestamp(1_004), age, 2).await.unwrap(), 2);
+    assert_eq!(check(&*store).await, []);
+    let late = facts(3, 2, vec![Fact::Order(OrderFact::Backordered)]);
+    commit(&store, fence, TurnCommit { facts: vec![late], ..TurnCommit::default() }).await.unwrap();
+    let found: Vec<_> = check(&*store).await.into_iter().map(|v| v.id).collect();
+    assert!(!found.contains(&"INV-5"), "{found:?}");
+    while store.sweep_feeds(Timestamp(60_000), age, 2).await.unwrap() > 0 {}
+    let found: Vec<_> = check(&*store).await.into_iter().map(|v| v.id).collect();
+    assert!(!found.contains(&"INV-5"), "{found:?}");
+}
