@@ -152,7 +152,8 @@ impl Endpoint {
         ends
     }
 
-    fn end(&mut self, ctx: &mut Context<Self>) {
+    /// Ends because it is to.
+    pub(super) fn end(&mut self, ctx: &mut Context<Self>) {
         self.ended.store(true, SeqCst);
         ctx.stop();
     }
