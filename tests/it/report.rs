@@ -225,9 +225,9 @@ async fn the_tree_of_every_warehouse_is_in_the_report_and_those_without_work_sle
     assert_eq!(report["node"], "local");
     let types: Vec<_> = report["actors"].as_array().unwrap().iter().map(|a| &a["actor"]).collect();
     assert_eq!(types[0], "house");
-    let [_, ingestion @ .., feed_hub] = types.as_slice() else { panic!("{types:?}") };
+    let [_, ingestion @ .., notifier, feed_hub] = types.as_slice() else { panic!("{types:?}") };
     assert!(!ingestion.is_empty() && ingestion.iter().all(|actor| *actor == "ingestion"), "{types:?}");
-    assert_eq!(*feed_hub, "feed_hub");
+    assert_eq!((*notifier, *feed_hub), (&json!("notifier"), &json!("feed_hub")));
     let of = |name: &str| find(&report["actors"], name).unwrap_or_else(|| panic!("no {name}: {report}"));
     for code in ["DFW2", "RNO3"] {
         let sleeping = of(&format!("warehouse/{code}"));

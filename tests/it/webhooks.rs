@@ -537,6 +537,14 @@ async fn an_endpoint_is_deleted_with_deliveries_in_flight() {
     let order = accept(&server, "after").await;
     good.when(|all| of(all, &order).iter().any(|h| is_shipped(h))).await;
     assert!(of(&slow.all(), &order).is_empty(), "nothing is begun for what is deleted");
+    let until = Instant::now() + PATIENCE;
+    while crate::node::find(&get(&server, "/v1/ops/actors").await.body["actors"], &format!("endpoint/{id}"))
+        .is_some()
+    {
+        assert!(Instant::now() < until, "its actor is gone with it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!server.log().contains("actor is gone and starts again"), "to be deleted is no death");
     server.restart();
     let listed = get(&server, ENDPOINTS).await.body["items"].as_array().unwrap().len();
     assert_eq!(listed, 1);

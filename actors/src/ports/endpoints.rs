@@ -227,7 +227,8 @@ pub struct DeliveryRecord {
     pub fortune: Fortune,
     /// Rows as they are now.
     pub pending: Vec<PendingDelivery>,
-    /// Events that are finished, whether they have a row or not.
+    /// Events that are finished, whether they have a row or not; none of them is kept aside, but for
+    /// those in `dead`.
     pub finished: Vec<u64>,
     /// Deliveries that are kept aside.
     pub dead: Vec<DeadDelivery>,

@@ -28,7 +28,7 @@ pub enum FaultPoint {
 }
 
 impl FaultPoint {
-    /// All points of what every node does.
+    /// All points that every world has: it needs no webhook endpoint to come there.
     pub const ALL: [FaultPoint; 9] = [
         FaultPoint::House,
         FaultPoint::Ingestion,

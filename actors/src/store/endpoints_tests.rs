@@ -203,6 +203,11 @@ pub(super) async fn dead_deliveries_are_paged_revived_and_given_up(store: &Share
     store.record(CLIENT, hook(1), kept).await.unwrap();
     assert_eq!(store.dead_deliveries(None, 2).await.unwrap(), [dead(4), dead(5)]);
     assert_eq!(store.dead_deliveries(Some((hook(1), 5)), 2).await.unwrap(), [dead(6)]);
+    let again = DeliveryRecord { finished: vec![4, 6], dead: vec![dead(4)], ..nothing(epoch, 6) };
+    store.record(CLIENT, hook(1), again).await.unwrap();
+    assert_eq!(store.dead_deliveries(None, 9).await.unwrap(), [dead(4), dead(5)], "6 came through after all");
+    let kept = DeliveryRecord { finished: vec![6], dead: vec![dead(6)], ..nothing(epoch, 6) };
+    store.record(CLIENT, hook(1), kept).await.unwrap();
     let revived = DeliveryRecord { revived: vec![4], pending: vec![pending(4, 0)], ..nothing(epoch, 6) };
     store.record(CLIENT, hook(1), revived).await.unwrap();
     assert_eq!(store.dead_delivery(hook(1), 4).await.unwrap(), None);

@@ -53,6 +53,10 @@ impl Endpoint {
                     }
                     ctx.run_later(RETRY, move |endpoint, ctx| endpoint.write(record, ctx));
                 }
+                // It is deleted: there is nothing left to record.
+                Err(CommitError::Conflict) if endpoint.held.as_ref().is_some_and(Held::is_disabled) => {
+                    endpoint.end(ctx);
+                }
                 Err(why @ (CommitError::Conflict | CommitError::Unknown(_))) => {
                     tracing::warn!(%why, "a webhook endpoint's record is not known to be written");
                     endpoint.die((&why).into(), ctx);

@@ -60,7 +60,7 @@ pub(crate) struct Endpoint {
     /// What it works on, once it is taken over.
     pub(super) held: Option<Held>,
     /// Pings that came before that.
-    early: VecDeque<Ping>,
+    early: VecDeque<Gated<Ping>>,
     finishing: bool,
     /// Set before it ends because it is to; otherwise its end is a death.
     ended: Arc<AtomicBool>,
@@ -111,7 +111,7 @@ impl Endpoint {
         self.listen(listener, ctx);
         ctx.run_interval(LOOK_EVERY, |endpoint, ctx| endpoint.look(ctx));
         for ping in std::mem::take(&mut self.early) {
-            self.ping(*ping.0, ctx);
+            self.ping(ping, ctx);
         }
         self.go_on(ctx);
     }
@@ -152,7 +152,8 @@ impl Endpoint {
         ends
     }
 
-    fn end(&mut self, ctx: &mut Context<Self>) {
+    /// Ends because it is to.
+    pub(super) fn end(&mut self, ctx: &mut Context<Self>) {
         self.ended.store(true, SeqCst);
         ctx.stop();
     }
@@ -176,9 +177,15 @@ impl Endpoint {
         });
     }
 
-    pub(super) fn ping(&mut self, message: Message, ctx: &mut Context<Self>) {
+    /// Posts a ping; its place behind the gate is taken until it is answered.
+    fn ping(&mut self, Gated { message, permit }: Gated<Ping>, ctx: &mut Context<Self>) {
         let Some(held) = &self.held else { return };
-        let posted = super::attempt::post(self.node.clone(), held.endpoint.clone(), message, 1);
+        let posted = super::attempt::post(self.node.clone(), held.endpoint.clone(), *message.0, 1);
+        let posted = async move {
+            let attempted = posted.await;
+            drop(permit);
+            attempted
+        };
         ctx.spawn(posted.into_actor(self).map(|attempted: Attempted, endpoint, ctx| {
             let _handling = endpoint.hook.vitals.handle();
             if let Some(held) = &mut endpoint.held {
@@ -231,14 +238,13 @@ impl Handler<Refresh> for Endpoint {
 impl Handler<Gated<Ping>> for Endpoint {
     type Result = ();
 
-    fn handle(&mut self, Gated { message, permit }: Gated<Ping>, ctx: &mut Self::Context) {
+    fn handle(&mut self, ping: Gated<Ping>, ctx: &mut Self::Context) {
         let _handling = self.hook.vitals.handle();
         self.node.faults.strike(FaultPoint::Endpoint, None);
         match self.held {
-            Some(_) => self.ping(*message.0, ctx),
-            None => self.early.push_back(message),
+            Some(_) => self.ping(ping, ctx),
+            None => self.early.push_back(ping),
         }
-        drop(permit);
     }
 }
 

@@ -149,7 +149,7 @@ impl Held {
             self.unrecorded.pending.remove(&sequence);
             self.unrecorded.finished.insert(sequence);
         }
-        if let Some(row) = pending {
+        for row in pending {
             self.unrecorded.finished.remove(&row.entry.sequence);
             self.unrecorded.pending.insert(row.entry.sequence, row);
         }
@@ -205,8 +205,8 @@ impl Held {
             tracing::warn!(endpoint = %self.endpoint.id, from = expected, to = first - 1, "events were evicted before a webhook endpoint took them up");
         }
         for entry in wanted {
-            let finished = self.queue.take_up(entry, now);
-            self.note(Settlement { finished, ..Settlement::default() }, "", now);
+            let taken = self.queue.take_up(entry, now);
+            self.note(taken, "", now);
         }
         if let Some(last) = last {
             self.queue.passed(last);

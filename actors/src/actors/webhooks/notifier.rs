@@ -208,6 +208,7 @@ impl Handler<ChildDown> for Notifier {
         if child.ended.load(SeqCst) || self.node.is_ending() {
             self.children.remove(&id);
             hook.phase_is(Phase::Asleep);
+            hook.waiting_is(0);
             // Whatever was asked of it while it ended.
             self.look(ctx);
             return;

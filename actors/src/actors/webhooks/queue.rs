@@ -44,7 +44,7 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Settlement {
     /// Rows as they are now.
-    pub(crate) pending: Option<PendingDelivery>,
+    pub(crate) pending: Vec<PendingDelivery>,
     /// Events that are finished.
     pub(crate) finished: Vec<u64>,
     /// Attempts that failed in all, of an event that is to be kept aside.
@@ -189,15 +189,20 @@ impl Queue {
         self.taken_to = self.taken_to.max(sequence);
     }
 
-    /// Takes up the next event of the feed. Answers the events that it replaced.
-    pub(crate) fn take_up(&mut self, entry: FeedEntry, now: Timestamp) -> Vec<u64> {
+    /// Takes up the next event of the feed.
+    ///
+    /// One that waits behind an event with a row gets a row at once: otherwise the cursor would stand
+    /// before it for as long as that one fails, and a death would repeat all that was delivered since.
+    pub(crate) fn take_up(&mut self, entry: FeedEntry, now: Timestamp) -> Settlement {
         self.passed(entry.sequence);
         // Beyond the cursor some events have rows already: they are what was read again after a death.
         if self.items.contains_key(&entry.sequence) {
-            return Vec::new();
+            return Settlement::default();
         }
         self.unstored.insert(entry.sequence);
-        self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false })
+        let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false });
+        let pending = self.keep_followers(entry.id);
+        Settlement { pending, finished, ..Settlement::default() }
     }
 
     /// Takes up an event that lies behind the cursor; it has a row from here on. `None` when it waits
@@ -212,7 +217,7 @@ impl Queue {
             return None;
         }
         let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: true, flying: false });
-        let pending = Some(PendingDelivery { entry, attempts: 0, next_at: now });
+        let pending = vec![PendingDelivery { entry, attempts: 0, next_at: now }];
         Some(Settlement { pending, finished, ..Settlement::default() })
     }
 
@@ -228,6 +233,29 @@ impl Queue {
         }
         self.insert(item);
         replaced
+    }
+
+    /// Gives rows to what waits behind an event that has one; answers them.
+    fn keep_followers(&mut self, subject: TransactionId) -> Vec<PendingDelivery> {
+        let Some(line) = self.lines.get(&subject) else { return Vec::new() };
+        let is_stored = |n: &u64| self.items.get(n).is_some_and(|item| item.stored);
+        if !line.first().is_some_and(is_stored) {
+            return Vec::new();
+        }
+        let followers: Vec<u64> = line.iter().copied().filter(|n| !is_stored(n)).collect();
+        let mut rows = Vec::with_capacity(followers.len());
+        for sequence in followers {
+            self.unstored.remove(&sequence);
+            if let Some(item) = self.items.get_mut(&sequence) {
+                item.stored = true;
+                rows.push(PendingDelivery {
+                    entry: item.entry,
+                    attempts: item.attempts,
+                    next_at: item.next_at,
+                });
+            }
+        }
+        rows
     }
 
     fn insert(&mut self, item: Item) {
@@ -362,7 +390,8 @@ impl Queue {
         }
         self.unstored.remove(&sequence);
         self.line_up(entry.id);
-        let pending = Some(PendingDelivery { entry, attempts, next_at });
+        let own = PendingDelivery { entry, attempts, next_at };
+        let pending = std::iter::once(own).chain(self.keep_followers(entry.id)).collect();
         Settlement { pending, ..Settlement::default() }
     }
 }
@@ -410,7 +439,7 @@ mod tests {
         assert_eq!(begin(&mut queue, NOW), [1, 2, 3, 4]);
         settle(&mut queue, 2, Outcome::Delivered, NOW);
         assert_eq!(queue.cursor(), 0);
-        let row = settle(&mut queue, 1, FAILED, NOW).pending.unwrap();
+        let row = settle(&mut queue, 1, FAILED, NOW).pending[0];
         assert_eq!((row.attempts, row.next_at), (1, NOW.after(Duration::from_secs(5))));
         assert_eq!(queue.cursor(), 2);
         settle(&mut queue, 3, Outcome::Delivered, NOW);
@@ -435,7 +464,7 @@ mod tests {
     fn every_keeps_the_order_of_a_transaction_and_holds_up_no_other() {
         let mut queue = queue(DeliveryMode::Every);
         for (n, order) in [(1, 1), (2, 1), (3, 2), (4, 1)] {
-            assert!(queue.take_up(entry(n, order), NOW).is_empty());
+            assert_eq!(queue.take_up(entry(n, order), NOW), Settlement::default());
         }
         assert_eq!(begin(&mut queue, NOW), [1, 3]);
         settle(&mut queue, 1, FAILED, NOW);
@@ -450,18 +479,37 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_behind_a_failing_event_does_not_hold_the_cursor() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=3 {
+            queue.take_up(entry(n, 1), NOW);
+        }
+        begin(&mut queue, NOW);
+        let rows =
+            |settled: Settlement| settled.pending.iter().map(|row| row.entry.sequence).collect::<Vec<_>>();
+        assert_eq!(rows(settle(&mut queue, 1, FAILED, NOW)), [1, 2, 3]);
+        assert_eq!(rows(queue.take_up(entry(4, 1), NOW)), [4]);
+        assert_eq!(rows(queue.take_up(entry(5, 2), NOW)), NONE);
+        assert_eq!(queue.cursor(), 4);
+        begin(&mut queue, NOW);
+        settle(&mut queue, 5, Outcome::Delivered, NOW);
+        assert_eq!((queue.cursor(), queue.len()), (5, 4));
+    }
+
+    #[test]
     fn latest_replaces_what_waits_and_what_fails() {
         let mut queue = queue(DeliveryMode::Latest);
         queue.take_up(entry(1, 1), NOW);
         assert_eq!(begin(&mut queue, NOW), [1]);
-        assert_eq!(queue.take_up(entry(2, 1), NOW), NONE, "what is under way is not replaced");
-        assert_eq!(queue.take_up(entry(3, 1), NOW), [2]);
+        let taken = queue.take_up(entry(2, 1), NOW);
+        assert_eq!(taken, Settlement::default(), "what is under way is not replaced");
+        assert_eq!(queue.take_up(entry(3, 1), NOW).finished, [2]);
         assert_eq!(begin(&mut queue, NOW), NONE, "two of one transaction are never under way");
         let settled = settle(&mut queue, 1, FAILED, NOW);
-        assert_eq!((settled.finished, settled.pending), (vec![1], None));
+        assert_eq!((settled.finished, settled.pending), (vec![1], vec![]));
         assert_eq!(begin(&mut queue, NOW), [3]);
         settle(&mut queue, 3, FAILED, NOW);
-        assert_eq!(queue.take_up(entry(4, 1), NOW), [3], "its row goes");
+        assert_eq!(queue.take_up(entry(4, 1), NOW).finished, [3], "its row goes");
         assert_eq!(begin(&mut queue, NOW), [4], "a newer version is tried at once");
         assert_eq!(queue.cursor(), 3);
     }
@@ -557,7 +605,7 @@ mod tests {
         every.passed(9);
         every.take_up(entry(10, 1), NOW);
         let again = every.take_up_again(entry(4, 1), NOW).unwrap();
-        assert_eq!(again.pending.map(|row| row.entry.sequence), Some(4));
+        assert_eq!(again.pending[0].entry.sequence, 4);
         assert_eq!(every.take_up_again(entry(4, 1), NOW), None);
         assert_eq!(begin(&mut every, NOW), [4]);
         let mut latest = queue(DeliveryMode::Latest);

@@ -258,6 +258,8 @@ pub fn record(
     }
     for sequence in &record.finished {
         write.rows.delete(Table::Deliveries, &keys::pending(id, *sequence))?;
+        // One that was kept aside beyond the cursor is taken up again after a death.
+        write.rows.delete(Table::DeadDeliveries, &keys::dead_delivery(id, *sequence))?;
     }
     for pending in &record.pending {
         let key = keys::pending(id, pending.entry.sequence);
