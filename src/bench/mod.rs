@@ -19,6 +19,7 @@ mod server;
 mod sse;
 mod statistics;
 mod status;
+mod webhook;
 mod wire;
 
 use std::error::Error as StdError;
@@ -88,6 +89,8 @@ pub(crate) enum Measure {
     Status,
     /// Streams of events.
     Sse,
+    /// Webhooks.
+    Webhook,
     /// What grows with orders and warehouses.
     Scale,
 }
@@ -137,6 +140,7 @@ pub(crate) fn run(options: Options, measures: &[Measure], tell: &dyn Fn(&str)) -
                 Measure::Pipeline => pipeline::measure(&bench, &mut report).await?,
                 Measure::Status => status::measure(&bench, &mut report).await?,
                 Measure::Sse => sse::measure(&bench, &mut report).await?,
+                Measure::Webhook => webhook::measure(&bench, &mut report).await?,
                 Measure::Scale => scale::measure(&bench, &mut report).await?,
             }
         }

@@ -76,13 +76,21 @@ impl Passed {
     /// # Errors
     /// When it does not start.
     pub(super) fn start(&self, dir: &Path, count: u32, wms: Wms) -> Result<Served, Error> {
+        self.start_with(dir, count, wms, "keys = []\n")
+    }
+
+    /// The same with settings of its own, the keys among them.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(super) fn start_with(&self, dir: &Path, count: u32, wms: Wms, more: &str) -> Result<Served, Error> {
         let write = |name: &str, text: &str| {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(|e| Error::io("write settings", e)).map(|()| path)
         };
         // Below what the user sets, and above it: the benchmark knows no other warehouses.
         let below = write("below.toml", "[log]\nlevel = \"warn\"\n[manifests]\nclose_every = \"100ms\"\n")?;
-        let above = write("above.toml", &above(count, wms))?;
+        let above = write("above.toml", &format!("{more}{}", above(count, wms)))?;
         let mut args = vec!["serve".to_owned()];
         let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
         for file in [&below].into_iter().chain(&self.files).chain([&above]) {
@@ -99,7 +107,7 @@ impl Passed {
 }
 
 fn above(count: u32, wms: Wms) -> String {
-    let mut text = "keys = []\n".to_owned();
+    let mut text = String::new();
     for (n, partition) in warehouses(count) {
         // Writing to a String cannot fail.
         writeln!(
@@ -134,7 +142,12 @@ pub(super) async fn pause(address: SocketAddr, count: u32) -> Result<(), Error> 
 }
 
 /// Sends each request once; every answer must have the status that is wanted.
-async fn once(address: SocketAddr, requests: Vec<Vec<u8>>, wanted: u16, name: &str) -> Result<(), Error> {
+pub(super) async fn once(
+    address: SocketAddr,
+    requests: Vec<Vec<u8>>,
+    wanted: u16,
+    name: &str,
+) -> Result<(), Error> {
     let load = Load {
         address,
         connections: STOCK_CONNECTIONS,
@@ -197,7 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("above.toml");
         for wms in [Wms::Paused, Wms::AtOnce, Wms::Dead, Wms::Slow, Wms::Holds] {
-            std::fs::write(&file, above(100, wms)).unwrap();
+            std::fs::write(&file, format!("keys = []\n{}", above(100, wms))).unwrap();
             let sources = Sources { files: vec![file.clone()], ..Sources::default() };
             let settings = load(&sources).unwrap().settings;
             assert_eq!((settings.warehouses.len(), settings.keys.len()), (100, 0));

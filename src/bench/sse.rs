@@ -73,7 +73,10 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
                 let server = bench.options.passed.start(dir.path(), 1, Wms::Paused)?;
                 let ours = run(bench, Side::Server(server), followers, per_second).await?;
                 let theirs = match nchan {
-                    true => Some(run(bench, Side::Nchan(Nginx::start(bench.directory()?)?), followers, per_second).await?),
+                    true => Some(
+                        run(bench, Side::Nchan(Nginx::start(bench.directory()?)?), followers, per_second)
+                            .await?,
+                    ),
                     false => None,
                 };
                 Ok((ours, theirs))
@@ -91,11 +94,14 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
         check("memory", "resident memory a stream", "B", ours(|r| r.memory), MEMORY_MAX);
         check("gone", "until closed streams are gone", "s", ours(|r| r.gone_s), GONE_WITHIN);
         if nchan {
-            let theirs = |value: fn(&Run) -> f64| {
-                rounds.series(|(_, theirs)| theirs.as_ref().map_or(f64::NAN, value))
-            };
+            let theirs =
+                |value: fn(&Run) -> f64| rounds.series(|(_, theirs)| theirs.as_ref().map_or(f64::NAN, value));
             report.measure(&format!("p99 to all of {name}, nginx with nchan"), "ms", theirs(|r| r.p99_ms));
-            report.measure(&format!("memory a stream of {name}, nginx with nchan"), "B", theirs(|r| r.memory));
+            report.measure(
+                &format!("memory a stream of {name}, nginx with nchan"),
+                "B",
+                theirs(|r| r.memory),
+            );
             let over = ours(|r| r.p99_ms).over(&theirs(|r| r.p99_ms));
             let id = format!("sse.p99_{followers}");
             let claim = format!("{name}: p99 from making an event to a follower, over nginx with nchan");

@@ -58,6 +58,8 @@ enum What {
     Status,
     /// Streams of events, thousands of them; beside nginx with the nchan module where it is installed
     Sse,
+    /// Webhooks beside endpoints that hang and that are dead
+    Webhook,
     /// What grows with a million orders and thousands of warehouses; takes long, only when it is named
     Scale,
     /// What the server is measured against, as a process of its own
@@ -99,6 +101,7 @@ pub(super) fn run(command: &Bench, args: &SettingsArgs) -> Result<(), Failure> {
         Some(What::Pipeline) => &[Measure::Pipeline],
         Some(What::Status) => &[Measure::Status],
         Some(What::Sse) => &[Measure::Sse],
+        Some(What::Webhook) => &[Measure::Webhook],
         Some(What::Scale) => &[Measure::Scale],
         Some(What::Ceiling { store, warehouses }) => {
             return ceiling::least(store, *warehouses, listening).map_err(Failure::from);
