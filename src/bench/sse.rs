@@ -294,7 +294,8 @@ impl Side {
             let answer = connection.exchange(order::get("/metrics", "").as_bytes()).await.map_err(failed)?;
             let text = String::from_utf8_lossy(answer.body);
             let open = text.lines().find_map(|line| line.strip_prefix("sse_connections "));
-            if open.is_some_and(|open| open.trim() == "0") || Instant::now() > until {
+            let open = open.and_then(|open| open.trim().parse::<f64>().ok());
+            if open == Some(0.0) || Instant::now() > until {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
