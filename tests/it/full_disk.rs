@@ -80,6 +80,24 @@ async fn fill(server: &TestServer) -> Vec<String> {
     panic!("100,000 orders fit on a disk of {DISK_MIB} MiB");
 }
 
+/// Every event of the feed by its type and subject; their numbers leave none out.
+async fn events(server: &TestServer) -> Vec<(String, String)> {
+    let (mut all, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = get(server, &format!("/v1/events?limit=1000&after={next}")).await;
+        let events = page.body["events"].as_array().unwrap_or_else(|| panic!("{}", page.body));
+        for event in events {
+            assert_eq!(event["feedsequence"], json!(format!("{:020}", all.len() + 1)));
+            let text = |name: &str| event[name].as_str().unwrap().to_owned();
+            all.push((text("type"), text("subject")));
+        }
+        match page.body["next"].as_str() {
+            Some(cursor) if !events.is_empty() => next = cursor.to_owned(),
+            Some(_) | None => return all,
+        }
+    }
+}
+
 #[actix_rt::test]
 async fn lanes_close_in_their_order_and_open_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,6 +143,14 @@ async fn lanes_close_in_their_order_and_open_again() {
     }
     let refused = get(&server, "/v1/orders?reference=closed").await;
     assert_eq!(refused.body["items"], json!([]));
+    // Nor in the feed, which has each order that was accepted once.
+    let told = events(&server).await;
+    let accepted = told.iter().filter(|(kind, _)| kind == "wavegate.order.accepted");
+    let mut accepted: Vec<&String> = accepted.map(|(_, subject)| subject).collect();
+    assert_eq!(accepted.len(), ids.len() + 1, "those that filled the disk, and the one after it");
+    accepted.sort_unstable();
+    accepted.dedup();
+    assert_eq!(accepted.len(), ids.len() + 1);
     assert_eq!(server.term().code(), Some(0));
     let checked = wavegate().args(["store", "check", "--set", &data]).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
