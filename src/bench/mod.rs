@@ -8,8 +8,10 @@
 
 mod accept;
 pub(crate) mod ceiling;
+mod keys;
 mod load;
 mod machine;
+mod nchan;
 mod order;
 mod pipeline;
 mod process;

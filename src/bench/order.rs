@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::fmt::Write;
 use std::ops::Range;
 
+use super::keys::Key;
+
 /// SKUs that orders ask for, in turn.
 pub(super) const SKUS: u32 = 20;
 /// Units that one order asks for.
@@ -39,7 +41,16 @@ pub(super) struct Orders {
 impl Orders {
     /// Orders of `warehouses` in turn, with these numbers.
     pub(super) fn new(warehouses: u32, references: References, numbers: Range<u64>) -> Orders {
-        let template = post("/v1/orders", &body()).into_bytes();
+        Orders::of(post("/v1/orders", &body()), warehouses, references, numbers)
+    }
+
+    /// The same with a client's key.
+    pub(super) fn with_key(key: &Key, warehouses: u32, numbers: Range<u64>) -> Orders {
+        Orders::of(key.on(&post("/v1/orders", &body())), warehouses, References::Ordered, numbers)
+    }
+
+    fn of(request: String, warehouses: u32, references: References, numbers: Range<u64>) -> Orders {
+        let template = request.into_bytes();
         let find = |mark: &str| {
             let mark = mark.as_bytes();
             template.windows(mark.len()).position(|w| w == mark).unwrap_or_default()

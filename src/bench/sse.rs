@@ -7,8 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,13 +15,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::order;
+use super::keys::Key;
+use super::load::{Load, Pace, Requests};
+use super::nchan::Nginx;
+use super::order::{self, Orders};
 use super::process::Served;
 use super::report::{Check, Report, Target};
-use super::server::Wms;
+use super::server::{self, Wms};
 use super::statistics::Latencies;
 use super::wire::Connection;
-use super::{Bench, Error, machine};
+use super::{Bench, Error};
 
 /// Followers of one feed, and events a second to all of them.
 const LOADS: [(usize, u32); 2] = [(2_000, 10), (9_000, 5)];
@@ -41,6 +42,10 @@ const GONE_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A stream's memory, in bytes.
 const MEMORY_MAX: f64 = 16_384.0;
+/// Clients with a stream each, while another client's orders are accepted.
+const OTHERS: usize = 1_000;
+const FEED: &str = "/v1/events?types=wavegate.move.accepted";
+const ACCEPT: &str = "Accept: text/event-stream\r\n";
 /// Connections that are opened together.
 const OPENED_TOGETHER: usize = 100;
 
@@ -109,7 +114,70 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
             report.checks.push(check.spoiled(rounds.spoiled));
         }
     }
+    accepting(bench, report).await
+}
+
+/// Accepting beside streams of other clients, over accepting without; the events come in both.
+async fn accepting(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
+    let rounds = bench
+        .rounds("sse: accepting beside 1,000 streams", async || {
+            Ok((accept(bench, false).await?, accept(bench, true).await?))
+        })
+        .await?;
+    let (without, beside) = (rounds.series(|r| r.0), rounds.series(|r| r.1));
+    report.measure("accepted while 1,000 others get an event a second", "/s", without.clone());
+    report.measure("the same while each of them is followed", "/s", beside.clone());
+    let claim = "accepting beside 1,000 streams, each of another client with an event a second, over without";
+    let check = Check::new("sse.accept", claim, "", beside.over(&without), Target::AtLeast(0.9));
+    report.checks.push(check.spoiled(rounds.spoiled));
     Ok(())
+}
+
+async fn accept(bench: &Bench<'_>, followed: bool) -> Result<f64, Error> {
+    let failed = |e| Error::io("load the server", e);
+    let (operator, buyer) = (Key::of_operator(), Key::of_client("buyer"));
+    let others: Vec<Key> = (0..OTHERS).map(|n| Key::of_client(&format!("other-{n}"))).collect();
+    let all = [&operator, &buyer].into_iter().chain(&others);
+    let settings: String = all.map(|key| key.setting.as_str()).collect();
+    let dir = bench.directory()?;
+    let server = bench.options.passed.start_with(dir.path(), 1, Wms::Paused, &settings)?;
+    let pause = operator.on(&String::from_utf8_lossy(&order::pause(0))).into_bytes();
+    server::once(server.address, vec![pause], 200, "pause").await?;
+    let heard = Rc::new(Heard::default());
+    let mut reading = JoinSet::new();
+    if followed {
+        let request = order::get(FEED, ACCEPT);
+        let requests = others.iter().map(|key| key.on(&request)).collect();
+        for stream in open(server.address, requests).await? {
+            reading.spawn_local(listen(stream, heard.clone()));
+        }
+    }
+    // Each of them an event a second, one after the other.
+    let mut connection = Connection::open(server.address).await.map_err(failed)?;
+    let events = async {
+        let mut due = tokio::time::interval(Duration::from_secs(1) / u32::try_from(OTHERS).unwrap_or(1));
+        for n in 0.. {
+            due.tick().await;
+            let request = others[n % OTHERS].on(&receipt(n));
+            if connection.exchange(request.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    };
+    let load = Load {
+        address: server.address,
+        connections: bench.options.connections,
+        requests: Requests::Orders(Rc::new(Orders::with_key(&buyer, 1, 0..u64::MAX))),
+        pace: Pace::Answers,
+        warm: bench.warm(),
+        window: bench.options.window,
+        wanted: 202,
+    };
+    let answered = tokio::select! {
+        answered = load.run(|| ()) => answered.map_err(failed)?,
+        () = events => return Err(Error::failed("no more events could be made")),
+    };
+    Ok(Bench::sound(answered, "sse")?.per_second())
 }
 
 async fn run(bench: &Bench<'_>, side: Side, followers: usize, per_second: u32) -> Result<Run, Error> {
@@ -193,13 +261,17 @@ async fn listen(mut stream: TcpStream, heard: Rc<Heard>) {
 }
 
 async fn subscribe(side: &Side, followers: usize) -> Result<Vec<TcpStream>, Error> {
+    open(side.address(), vec![order::get(side.path(), ACCEPT); followers]).await
+}
+
+/// Opens a stream for each request, its head read.
+async fn open(address: SocketAddr, requests: Vec<String>) -> Result<Vec<TcpStream>, Error> {
     let failed = |e| Error::io("follow a stream", e);
-    let request = order::get(side.path(), "Accept: text/event-stream\r\n");
-    let mut all = Vec::with_capacity(followers);
-    while all.len() < followers {
+    let mut all = Vec::with_capacity(requests.len());
+    for requests in requests.chunks(OPENED_TOGETHER) {
         let mut opening = JoinSet::new();
-        for _ in 0..OPENED_TOGETHER.min(followers - all.len()) {
-            let (address, request) = (side.address(), request.clone());
+        for request in requests {
+            let request = request.clone();
             opening.spawn_local(async move {
                 let mut stream = TcpStream::connect(address).await?;
                 stream.write_all(request.as_bytes()).await?;
@@ -257,7 +329,7 @@ impl Side {
 
     fn path(&self) -> &'static str {
         match self {
-            Side::Server(_) => "/v1/events?types=wavegate.move.accepted",
+            Side::Server(_) => FEED,
             Side::Nchan(_) => "/sub",
         }
     }
@@ -314,70 +386,4 @@ async fn one_of_ours(bench: &Bench<'_>) -> Result<String, Error> {
     let page = connection.exchange(request.as_bytes()).await.map_err(failed)?;
     let page: serde_json::Value = serde_json::from_slice(page.body).unwrap_or_default();
     Ok(page["events"][0].to_string())
-}
-
-/// nginx with nchan, as a process of our own.
-struct Nginx {
-    child: Child,
-    address: SocketAddr,
-    _dir: tempfile::TempDir,
-}
-
-/// Where Debian puts the module.
-const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
-
-impl Nginx {
-    fn is_installed() -> bool {
-        let found = Command::new("nginx").arg("-v").stderr(Stdio::null()).status();
-        found.is_ok_and(|status| status.success()) && Path::new(MODULE).exists()
-    }
-
-    fn start(dir: tempfile::TempDir) -> Result<Nginx, Error> {
-        let failed = |e| Error::io("start nginx", e);
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(failed)?;
-        let file = dir.path().join("nginx.conf");
-        std::fs::write(&file, config(dir.path(), free)).map_err(failed)?;
-        let log = std::fs::File::create(dir.path().join("stderr.log")).map_err(failed)?;
-        let child = Command::new("nginx").arg("-p").arg(dir.path()).arg("-c").arg(&file).stderr(log).spawn();
-        let nginx = Nginx { child: child.map_err(failed)?, address: free, _dir: dir };
-        let until = Instant::now() + COMES_WITHIN;
-        while std::net::TcpStream::connect(free).is_err() {
-            if Instant::now() > until {
-                return Err(Error::failed("nginx does not listen"));
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        Ok(nginx)
-    }
-
-    fn memory(&self) -> u64 {
-        machine::memory_of_tree(self.child.id())
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // Its workers end with their master when that is asked to.
-        let quit = Command::new("kill").arg("-QUIT").arg(self.child.id().to_string()).status();
-        if !quit.is_ok_and(|status| status.success()) {
-            self.child.kill().ok();
-        }
-        self.child.wait().ok();
-    }
-}
-
-fn config(dir: &Path, address: SocketAddr) -> String {
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|name| format!("{name}_temp_path {}/{name};\n", dir.display()))
-        .collect();
-    format!(
-        "load_module {MODULE};\ndaemon off;\nworker_processes 2;\nworker_rlimit_nofile 20000;\n\
-         pid {0}/nginx.pid;\nerror_log {0}/error.log;\nevents {{ worker_connections 16000; }}\n\
-         http {{\naccess_log off;\n{temporary}server {{\nlisten {address} backlog=4096;\n\
-         location = /pub {{ nchan_publisher; nchan_channel_id all; }}\n\
-         location = /sub {{ nchan_subscriber eventsource; nchan_channel_id all; \
-         nchan_subscriber_first_message newest; }}\n}}\n}}\n",
-        dir.display()
-    )
 }

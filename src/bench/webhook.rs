@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::keys::Key;
 use super::order;
 use super::process::Served;
 use super::report::{Check, Report, Target};
@@ -60,7 +60,7 @@ async fn run(bench: &Bench<'_>, beside: bool) -> Result<Run, Error> {
     let receiver = Receiver::start(true).await.map_err(failed)?;
     let dir = bench.directory()?;
     let clients = [Client::new("measured"), Client::new("hanging"), Client::new("dead")];
-    let keys = clients.each_ref().map(Client::setting).join("\n");
+    let keys = clients.each_ref().map(|client| client.0.setting.as_str()).concat();
     let more = format!("{keys}\n[webhooks]\nallow_cidrs = [\"127.0.0.0/8\"]\n");
     let server = bench.options.passed.start_with(dir.path(), 1, Wms::Paused, &more)?;
     let [measured, hanging, dead] = &clients;
@@ -109,28 +109,19 @@ async fn send(connection: &mut Connection, request: &str) -> Result<Value, Error
     }
 }
 
-/// A client of the server under test, with a key of its own.
-struct Client {
-    name: &'static str,
-    key: String,
-}
+/// A client of the server under test.
+struct Client(Key);
 
 impl Client {
-    fn new(name: &'static str) -> Client {
-        Client { name, key: format!("{name}-0123456789abcdef") }
-    }
-
-    fn setting(&self) -> String {
-        let digest: String = Sha256::digest(&self.key).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("[[keys]]\nrole = \"client\"\nclient = \"{}\"\nsha256 = \"{digest}\"", self.name)
+    fn new(name: &str) -> Client {
+        Client(Key::of_client(name))
     }
 
     fn post(&self, path: &str, body: &str) -> String {
-        let request = order::post(path, body);
-        request.replacen("\r\n", &format!("\r\nAuthorization: Bearer {}\r\n", self.key), 1)
+        self.0.on(&order::post(path, body))
     }
 
-    /// Wants the first event of every move at this address.
+    /// Wants the events of every move at this address.
     async fn endpoint(&self, server: &Served, address: SocketAddr) -> Result<(), Error> {
         let failed = |e| Error::io("make an endpoint", e);
         let body =
