@@ -8,6 +8,9 @@ use crate::shutdown::{self, Signals};
 use crate::startup::{self, Running};
 use crate::telemetry;
 
+/// Warehouses that the banner names.
+const WAREHOUSES_SHOWN: usize = 8;
+
 /// Serves until SIGTERM or SIGINT.
 pub(super) fn run(args: &SettingsArgs) -> Result<(), Failure> {
     let sources = args.sources();
@@ -44,7 +47,8 @@ fn banner(settings: &Settings, sources: &Sources, running: &Running) {
             let (bold, plain) = if telemetry::colours() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
             tell(&format!(
                 "{bold}wavegate {}{plain} on {bold}http://{}{plain}, stop with Ctrl-C\n  \
-                 store       {}, durability {}\n  warehouses  {}\n  access      {}\n  settings    {}\n",
+                 store       {}, durability {}\n  warehouses  {}\n  access      {}\n  settings    {}\n  \
+                 follow      http://{}/track/TRANSACTION_ID, or wavegate watch --url http://{}\n",
                 env!("CARGO_PKG_VERSION"),
                 running.address,
                 facts.store,
@@ -52,6 +56,8 @@ fn banner(settings: &Settings, sources: &Sources, running: &Running) {
                 facts.warehouses,
                 facts.access,
                 facts.settings,
+                running.address,
+                running.address,
             ));
         }
     }
@@ -69,14 +75,19 @@ impl Facts {
         let dir = &settings.store.embedded.data_dir;
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
         let store = format!("embedded in {}", dir.display());
-        let warehouses: Vec<_> = settings
+        let mut warehouses: Vec<_> = settings
             .warehouses
             .iter()
+            .take(WAREHOUSES_SHOWN)
             .map(|w| match &w.wms.url {
                 Some(url) => format!("{} (partition {}, WMS at {url})", w.code, w.partition),
                 None => format!("{} (partition {}, simulated WMS)", w.code, w.partition),
             })
             .collect();
+        let more = settings.warehouses.len() - warehouses.len();
+        if more > 0 {
+            warehouses.push(format!("and {more} more"));
+        }
         let access = match settings.keys.len() {
             0 => format!(
                 "no keys: only this machine ({}), everybody is operator and client \"local\"",

@@ -171,8 +171,9 @@ fn summary(
         let code = &settings.warehouses[0].code;
         text.push_str(&format!(
             "\nstill serving on {url}, stop with Ctrl-C; try\n  \
+             {url}/track/{id}                  # in a browser\n  \
              curl -s {url}/v1/status/{id}\n  \
-             curl -s '{url}/v1/orders?limit=5'\n  \
+             curl -sN {url}/v1/events -H 'Accept: text/event-stream'   # then, from another terminal:\n  \
              curl -s {url}/v1/orders -H 'Content-Type: application/json' -d '{}'\n\n",
             format_args!(
                 "{{\"reference\": \"MINE-1\", \"warehouse\": \"{code}\", \"service_level\": \"{}\", \"ship_to\": \
