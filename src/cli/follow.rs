@@ -59,8 +59,9 @@ impl Follow {
         loop {
             let next = stream.next().await.ok_or_else(|| Missed::Line("the stream was cut".to_owned()))?;
             let event = next.map_err(|e| Missed::Line(with_causes(&e)))?;
-            let (Some(kind), Some(data)) = (event.event, event.data) else { continue };
+            // It may stand alone: how far a stream has looked that lets little through.
             self.cursor = event.id.filter(|id| !id.is_empty()).or(self.cursor.take());
+            let (Some(kind), Some(data)) = (event.event, event.data) else { continue };
             let told = || serde_json::from_str(&data).unwrap_or(Value::Null);
             return Ok(Some(match kind.as_str() {
                 "gap" => Heard::Gap(told()),

@@ -68,18 +68,31 @@ pub(crate) async fn admit<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let state = request.app_data::<web::Data<State>>().ok_or(Problem::Internal)?;
-    let caller = match auth::stream_guest(&request, state)? {
+    let state = state.clone();
+    let guest = auth::stream_guest(&request, &state)?;
+    let caller = match &guest {
         Some(grant) => {
-            let caller = Caller::Client(grant.client);
-            request.extensions_mut().insert(grant);
-            caller
+            request.extensions_mut().insert(grant.clone());
+            Caller::Client(grant.client)
         }
         None => state.keys.admit(&request)?,
     };
     let correlation = call::correlation_of(&request).ok_or(Problem::Internal)?;
     let trace = call::trace(request.headers());
     request.extensions_mut().insert(Call { correlation, trace, caller });
-    next.call(request).await
+    let mut answered = next.call(request).await;
+    if let Some(grant) = guest {
+        match &mut answered {
+            Ok(response) if response.status().is_success() => {
+                if let Some(cookie) = grant.cookie.as_deref().and_then(|c| HeaderValue::from_str(c).ok()) {
+                    response.headers_mut().insert(header::SET_COOKIE, cookie);
+                }
+            }
+            // What has opened nothing is not used up.
+            Ok(_) | Err(_) => state.tickets.give_back(grant),
+        }
+    }
+    answered
 }
 
 fn finish<B: MessageBody + 'static>(

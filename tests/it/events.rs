@@ -12,7 +12,7 @@ use wavegate_engine::ports::faults::{ArmedFaults, FaultPoint};
 
 use crate::door::{ACME, GLOBEX, OPERATOR, WMS, get, keys, order, post, receive, request, send};
 use crate::node::Node;
-use crate::server::TestServer;
+use crate::server::{TestServer, wavegate};
 use crate::shop::{PATIENCE, fast_warehouses};
 use crate::sse::{Ask, Event, Stream, ask, follow, open};
 
@@ -245,6 +245,51 @@ async fn a_cursor_that_does_not_hold_is_a_gap_and_never_silence() {
 }
 
 #[actix_rt::test]
+async fn a_stream_that_is_cut_before_its_first_event_misses_none() {
+    let server = TestServer::start();
+    place(&server, "C-1").await;
+    let path = "/v1/events?types=wavegate.order.accepted";
+    let mut stream = open(&server, path, None).await;
+    stream.comment().await;
+    let cursor = stream.cursor.clone().expect("a cursor before any event");
+    drop(stream);
+    let id = place(&server, "C-2").await;
+    let mut again = open(&server, path, Some(&cursor)).await;
+    assert_eq!(again.event().await.data["subject"], json!(id));
+}
+
+#[actix_rt::test]
+async fn a_stream_that_lets_nothing_through_still_says_how_far_it_has_looked() {
+    let server = TestServer::start();
+    let mut stream = open(&server, "/v1/events?types=wavegate.order.shipped", None).await;
+    stream.comment().await;
+    let begun = stream.cursor.clone();
+    place(&server, "C-1").await;
+    stream.comment().await;
+    assert_ne!(stream.cursor, begun);
+    let mut again = open(&server, "/v1/events", stream.cursor.as_deref()).await;
+    let id = place(&server, "C-2").await;
+    assert_eq!(again.event().await.data["subject"], json!(id), "what was looked at does not come again");
+}
+
+#[actix_rt::test]
+async fn a_copy_of_a_store_does_not_take_the_cursors_of_the_store_for_its_own() {
+    let server = TestServer::start();
+    place(&server, "P-1").await;
+    let mut stream = open(&server, "/v1/events", Some("earliest")).await;
+    let first = stream.event().await;
+    let copied = wavegate().current_dir(server.dir().path()).args(["store", "backup", "copy"]).output();
+    assert!(copied.unwrap().status.success());
+    let copy = TestServer::start_in(server.dir(), &["store.embedded.data_dir=\"copy\""]);
+    let gap = open(&copy, "/v1/events", Some(&first.id)).await.event().await;
+    assert_eq!((gap.event.as_str(), &gap.data["reason"]), ("gap", &json!("older_epoch")));
+    // The store itself goes on as before.
+    let next = stream.event().await;
+    let mut again = open(&server, "/v1/events", Some(&first.id)).await;
+    assert_eq!(again.event().await, next);
+}
+
+#[actix_rt::test]
 async fn what_is_evicted_is_announced() {
     let server = TestServer::start_with(&["events.retention=1s"]);
     place(&server, "V-1").await;
@@ -470,9 +515,10 @@ async fn who_does_not_read_is_cut_and_goes_on_by_its_cursor() {
         }
     }
     let text = String::from_utf8_lossy(&bytes);
-    let ids: Vec<&str> =
-        text.lines().filter_map(|line| line.strip_prefix("id: ")).filter(|id| id.len() == 42).collect();
     let number = |id: &str| u64::from_str_radix(&id[26..], 16).unwrap();
+    let ids = text.lines().filter_map(|line| line.strip_prefix("id: ")).filter(|id| id.len() == 42);
+    // The first is where the stream began.
+    let ids: Vec<&str> = ids.filter(|id| number(id) > 0).collect();
     assert!(!ids.is_empty() && number(ids[ids.len() - 1]) < last, "{} of {last}", ids.len());
     // All but the last are certainly whole.
     let whole = &ids[..ids.len() - 1];

@@ -45,6 +45,8 @@ pub(crate) struct Stream {
     pub(crate) comments: usize,
     /// What `retry:` said last.
     pub(crate) retry: Option<String>,
+    /// The cursor that a block without an event brought last.
+    pub(crate) cursor: Option<String>,
 }
 
 /// What a stream was asked for with.
@@ -96,7 +98,7 @@ impl Stream {
         ] {
             assert_eq!(headers.get(name).map(|v| v.to_str().unwrap()), Some(value), "{name}");
         }
-        Stream { response, text: String::new(), comments: 0, retry: None }
+        Stream { response, text: String::new(), comments: 0, retry: None, cursor: None }
     }
 
     /// The head of the answer.
@@ -139,11 +141,16 @@ impl Stream {
 
     fn skip_what_is_no_event(&mut self) {
         while let Some((block, rest)) = self.text.split_once("\n\n") {
-            if !block.lines().all(|line| line.starts_with(':') || line.starts_with("retry: ")) {
+            let is_event = |line: &str| line.starts_with("event: ") || line.starts_with("data: ");
+            if block.lines().any(is_event) {
                 return;
             }
+            let known = |line: &str| [":", "retry: ", "id: "].iter().any(|name| line.starts_with(name));
+            assert!(block.lines().all(known), "{block:?}");
             self.comments += block.lines().filter(|line| line.starts_with(':')).count();
             let retry = block.lines().find_map(|line| line.strip_prefix("retry: "));
+            let cursor = block.lines().find_map(|line| line.strip_prefix("id: "));
+            self.cursor = cursor.map(str::to_owned).or(self.cursor.take());
             self.retry = retry.map(str::to_owned).or(self.retry.take());
             self.text = rest.to_owned();
         }

@@ -72,6 +72,27 @@ async fn a_ticket_opens_its_stream_once_and_its_cookie_goes_on_after_a_restart()
 }
 
 #[actix_rt::test]
+async fn a_ticket_that_has_opened_nothing_is_not_used_up() {
+    let server = TestServer::start_with(&[&keys()]);
+    placed(&server, ACME, "B-1").await;
+    let ticket = ticket(&server, ACME, json!({"types": ["wavegate.order.*"]})).await;
+    let path = format!("/v1/events?ticket={ticket}");
+    send(request(&server, Method::GET, &format!("{path}&limit=x")))
+        .await
+        .is_problem(422, "validation_failed");
+    // A page of JSON uses it up as a stream does, and sets the cookie.
+    let page = send(request(&server, Method::GET, &path).header("accept", "application/json")).await;
+    assert_eq!(page.status, 200);
+    let cookie =
+        page.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned();
+    assert_eq!(status(&server, &path, None).await, 401);
+    assert_eq!(status(&server, &path, Some(&cookie)).await, 200);
+    let long: Vec<String> = (0..60).map(|n| format!("wavegate.order.{}", "a".repeat(100 - n))).collect();
+    let sent = request(&server, Method::POST, "/v1/events/tickets").bearer_auth(ACME);
+    send(sent.json(&json!({"types": long}))).await.is_problem(422, "validation_failed");
+}
+
+#[actix_rt::test]
 async fn a_ticket_for_types_sees_no_others() {
     let server = TestServer::start_with(&[&keys(), "log.level=debug"]);
     placed(&server, ACME, "B-1").await;

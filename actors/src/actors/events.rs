@@ -7,6 +7,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::site::Node;
 use crate::domain::command::Command;
@@ -59,6 +60,10 @@ const CACHE_EVENTS: usize = 5_000;
 /// Transactions of a page that are read at once: many enough that one read is not waited for while
 /// others could run, few enough that other readers have their turn.
 const AT_ONCE: usize = 16;
+/// How often a transaction is read again that is behind its feed, and the pause before: a writer lets go
+/// of a batch within milliseconds.
+const BEHIND_LOOKS: usize = 500;
+const BEHIND_FOR: Duration = Duration::from_millis(2);
 /// What an event takes beside its frame, in bytes.
 const EVENT_BYTES: u64 = 500;
 
@@ -132,7 +137,7 @@ pub(crate) async fn event_with(
         tracing::error!(%id, version, sequence, why, "an event cannot be rendered and is left aside");
         Ok(None)
     };
-    let stored = match node.store.transaction(id).await {
+    let stored = match transaction_at(node, id, version).await {
         Ok(Some(Lookup::Live(stored))) => stored,
         Ok(Some(Lookup::Expired(_))) => return aside("the transaction is past its retention"),
         Ok(None) => return aside("the transaction is not there"),
@@ -160,6 +165,36 @@ pub(crate) async fn event_with(
         Ok(None) => aside("it has no such version"),
         Err(_panicked) => aside("its facts contradict each other"),
     }
+}
+
+/// A transaction as it is from this version on, of which a feed has told.
+///
+/// A commit can be seen in the feed a moment before the writer has let go of what it remembers of the
+/// transactions that it changed: until then a read may still be answered with the version before.
+///
+/// # Errors
+/// When the store cannot be read now; trying again may help.
+pub(crate) async fn transaction_at(
+    node: &Node,
+    id: TransactionId,
+    version: u32,
+) -> Result<Option<Lookup>, ReadError> {
+    caught_up(async || node.store.transaction(id).await, version).await
+}
+
+async fn caught_up(
+    look: impl AsyncFn() -> Result<Option<Lookup>, ReadError>,
+    version: u32,
+) -> Result<Option<Lookup>, ReadError> {
+    for _ in 0..BEHIND_LOOKS {
+        match look().await? {
+            Some(Lookup::Live(stored)) if stored.version() < version => {
+                tokio::time::sleep(BEHIND_FOR).await;
+            }
+            found => return Ok(found),
+        }
+    }
+    look().await
 }
 
 /// The event of an entry that is about an endpoint.
@@ -252,4 +287,27 @@ fn render(
         body: data,
         frame: text,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::turn::tests::stored;
+    use crate::domain::fact::OrderFact;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_that_is_behind_its_feed_is_read_again_until_it_is_not() {
+        let looks = Cell::new(0);
+        let look = async || {
+            looks.set(looks.get() + 1);
+            let facts = if looks.get() < 4 { Vec::new() } else { vec![OrderFact::Backordered] };
+            Ok(Some(Lookup::Live(Arc::new(stored(1, facts)))))
+        };
+        let Ok(Some(Lookup::Live(found))) = caught_up(look, 2).await else { panic!("it is there") };
+        assert_eq!((found.version(), looks.get()), (2, 4));
+        // One that never gets there is not waited for for ever.
+        let Ok(Some(Lookup::Live(found))) = caught_up(look, 9).await else { panic!("it is there") };
+        assert_eq!(found.version(), 2);
+    }
 }

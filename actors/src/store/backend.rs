@@ -41,6 +41,11 @@ pub trait Backend: Send + Sync + 'static {
     /// The random id that it got when it began.
     fn id(&self) -> Uuid;
 
+    /// A random number of the copy that this store began as; 0 when it began empty.
+    fn copied(&self) -> u64 {
+        0
+    }
+
     /// What it has done since it was opened.
     fn report(&self) -> StoreReport {
         StoreReport::default()
@@ -105,9 +110,10 @@ impl<B: Backend> Store for B {
     }
 
     fn feed_epoch(&self) -> u64 {
-        // Numbers are never given back, so they hold as long as the store does.
+        // Numbers are never given back, so they hold as long as the store does; a copy of it goes on
+        // with numbers of its own.
         let (high, low) = self.id().as_u64_pair();
-        high ^ low
+        high ^ low ^ self.copied()
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {

@@ -98,7 +98,7 @@ pub(crate) async fn feed(
     let start = resume::in_feed(&state, client, last.as_deref()).await?;
     let reader = Followed::Feed(Box::new(state.engine.follow(client, start.after)), filter);
     let session = Session::new(state, client, place, start, reader);
-    Ok(answer(&request, grant.as_ref(), session))
+    Ok(answer(&request, session))
 }
 
 /// `GET /v1/status/{id}/events`
@@ -113,7 +113,6 @@ pub(crate) async fn transaction(
         Lookup::Live(stored) => stored,
         Lookup::Expired(_) => return Err(Problem::Expired),
     };
-    let grant = request.extensions().get::<Grant>().cloned();
     if !wants_stream(&request) {
         return transaction_page(&state, &params, &stored).await;
     }
@@ -130,7 +129,7 @@ pub(crate) async fn transaction(
     let reader = state.engine.follow_transaction(stored.id, stored.client, start.after);
     let reader = Followed::Transaction(Box::new(reader), stored.id, status::state_of(&stored));
     let session = Session::new(state, stored.client, place, start, reader);
-    Ok(answer(&request, grant.as_ref(), session))
+    Ok(answer(&request, session))
 }
 
 /// Whether the caller would rather have a stream than a page.
@@ -149,16 +148,13 @@ fn over_the_limit(comes_again: bool) -> Result<HttpResponse, Problem> {
     if comes_again { Ok(stream::no_answer()) } else { Err(Problem::Overloaded) }
 }
 
-fn answer(request: &HttpRequest, grant: Option<&Grant>, session: Session) -> HttpResponse {
+fn answer(request: &HttpRequest, session: Session) -> HttpResponse {
     let mut response = HttpResponseBuilder::new(StatusCode::OK);
     response.content_type("text/event-stream");
     response.insert_header((header::CACHE_CONTROL, "no-store, no-transform"));
     response.insert_header(("x-accel-buffering", "no"));
     // Where a stream ends its connection does, so that also who reads no chunks sees the end.
     response.force_close();
-    if let Some(cookie) = grant.and_then(|grant| grant.cookie.as_ref()) {
-        response.insert_header((header::SET_COOKIE, cookie.as_str()));
-    }
     if request.method() == Method::HEAD {
         return response.finish();
     }

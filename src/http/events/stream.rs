@@ -24,8 +24,16 @@ use super::Filter;
 use super::resume::{self, Gap, Start};
 use crate::http::state::State;
 
-/// How long a client waits before it comes again, and the first sign of life.
-const FIRST: Bytes = Bytes::from_static(b"retry: 3000\n\n: connected\n\n");
+/// What comes first: how long a client waits before it comes again, and a sign of life. A feed's stream
+/// begins where its reader came: until an event brings another cursor it goes on from this one. A
+/// transaction's begins with its first event, so it needs none.
+fn first(followed: &Followed, cursor: Cursor) -> Bytes {
+    match followed {
+        Followed::Feed(..) => format!("retry: 3000\nid: {cursor}\n\n: connected\n\n").into(),
+        Followed::Transaction(..) => Bytes::from_static(b"retry: 3000\n\n: connected\n\n"),
+    }
+}
+
 /// A sign of life: proxies cut what is silent for a minute.
 const COMMENT: Bytes = Bytes::from_static(b": \n\n");
 /// How often it is given.
@@ -45,6 +53,8 @@ pub(super) struct Session {
     client: ClientNo,
     /// The place of the last event that was given.
     seen: u64,
+    /// The place that the client knows of: it goes on from there when it comes again.
+    told: u64,
     followed: Followed,
     comments: Interval,
     ready: VecDeque<Bytes>,
@@ -70,9 +80,10 @@ impl Session {
         let mut comments = time::interval_at(Instant::now() + COMMENT_EVERY, COMMENT_EVERY);
         comments.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let cursor = start.cursor(&state, client);
-        let mut ready = VecDeque::from([FIRST]);
+        let mut ready = VecDeque::from([first(&followed, cursor)]);
         ready.extend(start.gap.as_ref().map(|gap| control("gap", cursor, gap)));
-        Session { state, client, seen: start.after, followed, comments, ready, over: false, _place: place }
+        let (seen, told) = (start.after, start.after);
+        Session { state, client, seen, told, followed, comments, ready, over: false, _place: place }
     }
 
     /// The body. What a stream costs while nothing happens is what this holds.
@@ -96,7 +107,7 @@ impl Session {
                     biased;
                     () = self.state.draining() => return None,
                     next = reader.next() => next,
-                    _ = self.comments.tick() => return Some(COMMENT),
+                    _ = self.comments.tick() => return Some(self.comment()),
                 },
                 Followed::Transaction(reader, ..) => tokio::select! {
                     biased;
@@ -107,6 +118,16 @@ impl Session {
             };
             self.take(next);
         }
+    }
+
+    /// A sign of life. Where a filter has let nothing through it says how far it has looked: nobody is to
+    /// look there again, nor to find it evicted.
+    fn comment(&mut self) -> Bytes {
+        if self.told == self.seen {
+            return COMMENT;
+        }
+        self.told = self.seen;
+        format!(":\nid: {}\n\n", self.cursor()).into()
     }
 
     fn take(&mut self, next: Next) {
@@ -127,11 +148,13 @@ impl Session {
                         *standing = event.state;
                     }
                 }
+                self.told = self.seen;
                 self.ready.push_back(event.frame.clone());
             }
             Next::Gap { oldest } => {
                 let gap: Gap = resume::overtaken(&self.state, self.client, self.seen, oldest);
                 self.seen = oldest - 1;
+                self.told = self.seen;
                 self.ready.push_back(control("gap", self.cursor(), &gap));
             }
             Next::End => {

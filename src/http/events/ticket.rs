@@ -22,6 +22,10 @@ pub(super) const TICKET_MAX: Duration = Duration::from_secs(30);
 const COOKIE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// Tickets that wait to be used.
 const TICKETS_MAX: usize = 10_000;
+/// Of one client, so that no client uses up all.
+const TICKETS_OF_CLIENT_MAX: usize = 1_000;
+/// Bytes of a cookie that every browser takes, its attributes included (RFC 6265 §6.1: 4,096).
+const COOKIE_BYTES_MAX: usize = 3_800;
 /// The cookie's name.
 const COOKIE: &str = "wavegate_stream";
 
@@ -43,6 +47,15 @@ pub(crate) struct Grant {
     pub(crate) scope: Scope,
     /// The cookie to set, when a ticket was used.
     pub(crate) cookie: Option<String>,
+    /// The ticket that was used.
+    ticket: Option<Used>,
+}
+
+/// A ticket that was used: it is given back when it has opened nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Used {
+    digest: [u8; 32],
+    until: Timestamp,
 }
 
 impl Scope {
@@ -98,15 +111,25 @@ impl Tickets {
         Tickets { waiting: Mutex::default(), secret }
     }
 
+    /// True when the cookie that a ticket of this scope sets is one that browsers keep.
+    pub(crate) fn is_short_enough(&self, client: ClientNo, scope: &Scope) -> bool {
+        self.seal(client, scope, &[0; 32], Timestamp::NEVER).len() <= COOKIE_BYTES_MAX
+    }
+
     /// Makes a ticket, and says until when it can be used; `None` when too many wait.
     pub(crate) fn make(&self, client: ClientNo, scope: Scope, now: Timestamp) -> Option<(String, Timestamp)> {
         let ticket = hex(&rand::rng().random::<[u8; 32]>());
         let until = now.after(TICKET_MAX);
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= TICKETS_MAX {
+        let is_full = |waiting: &HashMap<[u8; 32], Waiting>| {
+            let own = || waiting.values().filter(|ticket| ticket.client == client).count();
+            waiting.len() >= TICKETS_MAX
+                || (waiting.len() >= TICKETS_OF_CLIENT_MAX && own() >= TICKETS_OF_CLIENT_MAX)
+        };
+        if is_full(&waiting) {
             waiting.retain(|_, ticket| ticket.until > now);
         }
-        if waiting.len() >= TICKETS_MAX {
+        if is_full(&waiting) {
             return None;
         }
         waiting.insert(digest(&ticket), Waiting { client, scope, until });
@@ -127,8 +150,15 @@ impl Tickets {
         let used = ticket.map_or(Err(Refused::Unknown), |ticket| self.redeem(path, ticket, now, secure));
         match (used, cookie) {
             (Ok(grant), _) => Ok(grant),
-            (Err(Refused::Unknown), Some(cookie)) => self.recognise(path, cookie, now),
+            (Err(Refused::Unknown), Some(cookie)) => self.recognise(path, ticket, cookie, now),
             (Err(why), _) => Err(why),
+        }
+    }
+
+    /// Takes a ticket back that has opened nothing: who brought it may try again.
+    pub(crate) fn give_back(&self, grant: Grant) {
+        if let Grant { client, scope, ticket: Some(Used { digest, until }), .. } = grant {
+            self.waiting.lock().insert(digest, Waiting { client, scope, until });
         }
     }
 
@@ -139,47 +169,60 @@ impl Tickets {
         if found.scope.path() != path {
             return Err(Refused::OtherStream);
         }
-        let Waiting { client, scope, .. } = waiting.remove(&key).ok_or(Refused::Unknown)?;
+        let Waiting { client, scope, until } = waiting.remove(&key).ok_or(Refused::Unknown)?;
         drop(waiting);
         let mut cookie = format!(
             "{COOKIE}={}; Path={}; Max-Age={}; HttpOnly; SameSite=Strict",
-            self.seal(client, &scope, now.after(COOKIE_MAX)),
+            self.seal(client, &scope, &key, now.after(COOKIE_MAX)),
             scope.path(),
             COOKIE_MAX.as_secs()
         );
         if secure {
             cookie.push_str("; Secure");
         }
-        Ok(Grant { client, scope, cookie: Some(cookie) })
+        Ok(Grant { client, scope, cookie: Some(cookie), ticket: Some(Used { digest: key, until }) })
     }
 
-    fn recognise(&self, path: &str, cookie: &str, now: Timestamp) -> Result<Grant, Refused> {
-        let (client, scope, until) = self.open(cookie).ok_or(Refused::Unknown)?;
+    fn recognise(
+        &self,
+        path: &str,
+        ticket: Option<&str>,
+        cookie: &str,
+        now: Timestamp,
+    ) -> Result<Grant, Refused> {
+        let (client, scope, mark, until) = self.open(cookie).ok_or(Refused::Unknown)?;
         if until <= now {
             return Err(Refused::Unknown);
         }
-        if scope.path() != path {
+        let is_the_same = match scope {
+            Scope::Transaction(_) => true,
+            // A browser has one cookie for the feed: another page of it may have brought another ticket.
+            Scope::Types(_) => ticket.is_none_or(|ticket| mark_of(&digest(ticket)) == mark),
+        };
+        if scope.path() != path || !is_the_same {
             return Err(Refused::OtherStream);
         }
-        Ok(Grant { client, scope, cookie: None })
+        Ok(Grant { client, scope, cookie: None, ticket: None })
     }
 
     /// What a cookie says, and the proof that we said it.
-    fn seal(&self, client: ClientNo, scope: &Scope, until: Timestamp) -> String {
-        let said = hex(format!("{}.{}.{}", client.0, until.0, scope.write()).as_bytes());
+    fn seal(&self, client: ClientNo, scope: &Scope, ticket: &[u8; 32], until: Timestamp) -> String {
+        let said = format!("{}.{}.{}.{}", client.0, until.0, mark_of(ticket), scope.write());
+        let said = hex(said.as_bytes());
         let proof = hex(&self.mac(&said).finalize().into_bytes());
         format!("{said}.{proof}")
     }
 
-    fn open(&self, cookie: &str) -> Option<(ClientNo, Scope, Timestamp)> {
+    fn open(&self, cookie: &str) -> Option<(ClientNo, Scope, String, Timestamp)> {
         let (said, proof) = cookie.split_once('.')?;
         // Compared in constant time.
         self.mac(said).verify_slice(&unhex(proof)?).ok()?;
         let said = String::from_utf8(unhex(said)?).ok()?;
-        let mut parts = said.splitn(3, '.');
+        let mut parts = said.splitn(4, '.');
         let client = ClientNo(parts.next()?.parse().ok()?);
         let until = Timestamp(parts.next()?.parse().ok()?);
-        Some((client, Scope::read(parts.next()?)?, until))
+        let mark = parts.next()?.to_owned();
+        Some((client, Scope::read(parts.next()?)?, mark, until))
     }
 
     fn mac(&self, said: &str) -> Hmac<Sha256> {
@@ -194,6 +237,11 @@ pub(crate) fn cookie_in<'h>(headers: impl Iterator<Item = &'h str>) -> Option<&'
     let all = headers.flat_map(|header| header.split(';'));
     let mut ours = all.filter_map(|pair| pair.trim().split_once('=').filter(|(name, _)| *name == COOKIE));
     ours.next().map(|(_, value)| value)
+}
+
+/// By which a cookie knows the ticket that set it.
+fn mark_of(ticket: &[u8; 32]) -> String {
+    hex(&ticket[..8])
 }
 
 fn digest(ticket: &str) -> [u8; 32] {
@@ -268,7 +316,10 @@ mod tests {
         let cookie = value(&grant);
         let second = tickets();
         let again = second.admit("/v1/events", Some(&ticket), Some(&cookie), NOW, true).unwrap();
-        assert_eq!(again, Grant { client: ClientNo(3), scope, cookie: None });
+        assert_eq!(again, Grant { client: ClientNo(3), scope, cookie: None, ticket: None });
+        let (another, _) = first.make(ClientNo(3), of_transaction(), NOW).unwrap();
+        let others = second.admit("/v1/events", Some(&another), Some(&cookie), NOW, true);
+        assert_eq!(others, Err(Refused::OtherStream), "a cookie that another page's ticket has set");
         let other = of_transaction().path();
         assert_eq!(second.admit(&other, None, Some(&cookie), NOW, true), Err(Refused::OtherStream));
         let end = NOW.after(COOKIE_MAX);
@@ -278,11 +329,12 @@ mod tests {
     #[test]
     fn a_cookie_that_we_did_not_seal_is_none() {
         let tickets = tickets();
-        let sealed = tickets.seal(ClientNo(3), &of_transaction(), NOW.after(COOKIE_MAX));
+        let sealed = tickets.seal(ClientNo(3), &of_transaction(), &[1; 32], NOW.after(COOKIE_MAX));
         let path = of_transaction().path();
         let admit = |cookie: &str| tickets.admit(&path, None, Some(cookie), NOW, false);
         assert!(admit(&sealed).is_ok());
-        let other = Tickets::new([8; 32]).seal(ClientNo(3), &of_transaction(), NOW.after(COOKIE_MAX));
+        let other =
+            Tickets::new([8; 32]).seal(ClientNo(3), &of_transaction(), &[1; 32], NOW.after(COOKIE_MAX));
         let (said, proof) = sealed.split_once('.').unwrap();
         let last = if proof.ends_with('0') { "1" } else { "0" };
         for bad in [
@@ -301,12 +353,39 @@ mod tests {
     #[test]
     fn tickets_that_nobody_uses_make_room_when_their_time_is_over() {
         let tickets = tickets();
-        for _ in 0..TICKETS_MAX {
-            assert!(tickets.make(ClientNo(1), of_transaction(), NOW).is_some());
+        for client in 0..TICKETS_MAX / TICKETS_OF_CLIENT_MAX {
+            let client = ClientNo(u32::try_from(client).unwrap());
+            for _ in 0..TICKETS_OF_CLIENT_MAX {
+                assert!(tickets.make(client, of_transaction(), NOW).is_some());
+            }
+            assert_eq!(tickets.make(client, of_transaction(), NOW), None, "one client cannot use up all");
         }
-        assert_eq!(tickets.make(ClientNo(1), of_transaction(), NOW), None);
+        assert_eq!(tickets.make(ClientNo(99), of_transaction(), NOW), None);
         assert!(tickets.make(ClientNo(1), of_transaction(), NOW.after(TICKET_MAX)).is_some());
         assert_eq!(tickets.waiting.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_ticket_that_has_opened_nothing_can_be_used_again() {
+        let (tickets, path) = (tickets(), of_transaction().path());
+        let (ticket, _) = tickets.make(ClientNo(3), of_transaction(), NOW).unwrap();
+        let grant = tickets.admit(&path, Some(&ticket), None, NOW, false).unwrap();
+        tickets.give_back(grant);
+        let grant = tickets.admit(&path, Some(&ticket), None, NOW, false).unwrap();
+        let by_cookie = tickets.admit(&path, Some(&ticket), Some(&value(&grant)), NOW, false).unwrap();
+        tickets.give_back(by_cookie);
+        assert_eq!(tickets.admit(&path, Some(&ticket), None, NOW, false), Err(Refused::Unknown));
+    }
+
+    #[test]
+    fn a_cookie_that_browsers_would_drop_is_not_made() {
+        let scope = |n: usize| {
+            let names: Vec<String> =
+                (0..n).map(|i| format!("wavegate.order.{}", "a".repeat(100 - i))).collect();
+            Scope::Types(names.join(",").parse().unwrap())
+        };
+        assert!(tickets().is_short_enough(ClientNo(3), &scope(10)));
+        assert!(!tickets().is_short_enough(ClientNo(3), &scope(30)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use wavegate_engine::domain::ids::{ClientNo, TransactionId};
 use wavegate_engine::ports::store::Lookup;
+use wavegate_engine::wire::reader::FaultCode;
 use wavegate_engine::wire::tickets::{TicketRequest, ticket};
 use wavegate_engine::wire::time::WireTime;
 
@@ -13,7 +14,7 @@ use crate::http::body;
 use crate::http::call::Call;
 use crate::http::orders::client_of;
 use crate::http::problem::Problem;
-use crate::http::query::Params;
+use crate::http::query::{self, Params};
 use crate::http::state::State;
 use crate::http::status;
 
@@ -41,6 +42,9 @@ pub(crate) async fn create(
         }
         TicketRequest::Types(types) => (client_of(&state, &call, &params)?, Scope::Types(types)),
     };
+    if !state.tickets.is_short_enough(client, &scope) {
+        return Err(query::fault("types", FaultCode::TooLong, "are longer than a browser's cookie holds"));
+    }
     let (ticket, until) = state.tickets.make(client, scope, state.engine.now()).ok_or(Problem::Overloaded)?;
     let made = Made { ticket, expires_at: WireTime(until) };
     let bytes = serde_json::to_vec(&made).map_err(|_| Problem::Internal)?;

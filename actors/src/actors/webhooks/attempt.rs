@@ -62,7 +62,15 @@ pub(super) async fn message(
         let event = events::event(node, endpoint.client, entry).await?;
         return Ok(event.map(|event| Message::from(&*event)));
     }
-    let ship_to = if ship_to { node.store.ship_to(entry.id).await? } else { None };
+    let ship_to = match ship_to {
+        true => match node.store.ship_to(entry.id).await {
+            Ok(ship_to) => ship_to,
+            // It would be as unreadable the next time.
+            Err(ReadError::Corrupt { .. }) => return Ok(None),
+            Err(e @ ReadError::Unavailable(_)) => return Err(e),
+        },
+        false => None,
+    };
     let include = |_: &_| event::Include { metadata, ship_to };
     let event = events::event_with(node, endpoint.client, entry, include).await?;
     Ok(event.map(|event| Message::from(&event)))

@@ -214,7 +214,8 @@ impl Endpoint {
     /// Sets the clock for the next attempt that is not due yet.
     fn wait(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
-        let Some(held) = &mut self.held else { return };
+        // What is troubled goes on when its record has gone through, not by the clock.
+        let Some(held) = self.held.as_mut().filter(|held| !held.troubled) else { return };
         let due = held.queue.next_at();
         if held.timer.map(|(at, _)| at) == due {
             return;

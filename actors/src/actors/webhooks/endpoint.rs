@@ -123,12 +123,21 @@ impl Endpoint {
             listener
         };
         ctx.spawn(heard.into_actor(self).map(|listener, endpoint, ctx| {
-            endpoint.look(ctx);
+            endpoint.rung(ctx);
             endpoint.listen(listener, ctx);
         }));
     }
 
-    /// There may be more in the feed.
+    /// The feed has grown.
+    fn rung(&mut self, ctx: &mut Context<Self>) {
+        let _handling = self.hook.vitals.handle();
+        if let Some(held) = &mut self.held {
+            held.ring();
+        }
+        self.go_on(ctx);
+    }
+
+    /// Time has passed, and there may be more in the feed.
     fn look(&mut self, ctx: &mut Context<Self>) {
         let _handling = self.hook.vitals.handle();
         if let Some(held) = &mut self.held {

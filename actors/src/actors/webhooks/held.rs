@@ -114,9 +114,14 @@ impl Held {
         self.replays.extend(fresh);
     }
 
+    /// There may be more in the feed.
+    pub(super) fn ring(&mut self) {
+        self.may_have_more = true;
+    }
+
     /// There may be more in the feed, and time has passed.
     pub(super) fn look(&mut self) {
-        self.may_have_more = true;
+        self.ring();
         self.cursor_is_due = true;
     }
 

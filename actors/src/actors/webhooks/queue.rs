@@ -268,10 +268,11 @@ impl Queue {
     /// Of a line only the first may be attempted, and nothing while it is.
     fn line_up(&mut self, subject: TransactionId) {
         let Some(line) = self.lines.get(&subject) else { return };
+        let flies = line.iter().any(|n| self.items.get(n).is_some_and(|item| item.flying));
         for (i, sequence) in line.iter().enumerate() {
             let Some(item) = self.items.get(sequence) else { continue };
             let key = (item.next_at, *sequence);
-            if i == 0 && !item.flying {
+            if i == 0 && !flies {
                 self.ready.insert(key);
             } else {
                 self.ready.remove(&key);
@@ -303,10 +304,7 @@ impl Queue {
         {
             return None;
         }
-        let (at, sequence) = *self.ready.first()?;
-        if at > now {
-            return None;
-        }
+        let (at, sequence) = self.due(now)?;
         self.ready.remove(&(at, sequence));
         let item = self.items.get_mut(&sequence)?;
         item.flying = true;
@@ -315,6 +313,18 @@ impl Queue {
             open.trying = Some(sequence);
         }
         Some((item.entry, item.attempts))
+    }
+
+    /// The attempt that is due first. While one try at a time is let through it is that of the event with
+    /// the most attempts behind it: fresh ones would keep any from coming to its end.
+    fn due(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
+        let first = *self.ready.first().filter(|(at, _)| *at <= now)?;
+        if self.breaker.open.is_none() {
+            return Some(first);
+        }
+        let attempts = |sequence: &u64| self.items.get(sequence).map_or(0, |item| item.attempts);
+        let due = self.ready.iter().take_while(|(at, _)| *at <= now).copied();
+        due.max_by_key(|(at, sequence)| (attempts(sequence), std::cmp::Reverse((*at, *sequence))))
     }
 
     /// When the next attempt may begin; `None` while that depends on an outcome or an event.
@@ -515,6 +525,17 @@ mod tests {
     }
 
     #[test]
+    fn an_older_event_that_is_replayed_waits_for_the_newer_one_under_way() {
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(2, 1), NOW);
+        assert_eq!(begin(&mut queue, NOW), [2]);
+        assert!(queue.take_up_again(entry(1, 1), NOW).is_some());
+        assert_eq!(begin(&mut queue, NOW), NONE);
+        settle(&mut queue, 2, Outcome::Delivered, NOW);
+        assert_eq!(begin(&mut queue, NOW), [1]);
+    }
+
+    #[test]
     fn past_the_schedule_an_event_is_kept_aside() {
         let mut queue = queue(DeliveryMode::Every);
         queue.take_up(entry(1, 1), NOW);
@@ -565,7 +586,7 @@ mod tests {
             now = next;
         }
         let fresh = queue.items.values().filter(|item| item.attempts == 0).count();
-        assert_eq!(fresh, 18, "what was postponed has used up nothing");
+        assert_eq!(fresh, 20, "what was postponed has used up nothing, and what was tried comes first");
         let tried = begin(&mut queue, now);
         settle(&mut queue, tried[0], Outcome::Delivered, now);
         assert!(!queue.is_open());

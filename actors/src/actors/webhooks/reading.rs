@@ -81,7 +81,7 @@ async fn time_of(node: &Node, entry: FeedEntry) -> Result<Option<Timestamp>, Rea
     if entry.version == 0 {
         return Ok(Some(entry.id.at()));
     }
-    match node.store.transaction(entry.id).await {
+    match events::transaction_at(node, entry.id, entry.version).await {
         Ok(Some(Lookup::Live(stored))) => {
             let place = usize::try_from(entry.version).ok().and_then(|version| version.checked_sub(1));
             Ok(place.and_then(|place| stored.facts.get(place)).map(|recorded| recorded.at))

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use heed::{CompactionOption, Env, EnvFlags, EnvOpenOptions, WithoutTls};
 
+use crate::ports::entropy::{Entropy, SystemEntropy};
+
 use super::{EmbeddedStore, READERS_MAX, Tables};
 
 /// LMDB's name of the data file.
@@ -66,6 +68,20 @@ impl EmbeddedStore {
     }
 }
 
+/// The file beside a copy that tells it from the store that it was copied from.
+const COPY: &str = "wavegate.copy";
+
+/// What [`COPY`] says; 0 where it is not there.
+pub(super) fn copied(dir: &Path) -> std::io::Result<u64> {
+    let bytes = match std::fs::read(dir.join(COPY)) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    let number = bytes.as_slice().try_into().map(u64::from_be_bytes);
+    number.map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not eight bytes long"))
+}
+
 fn copy(env: &Env<WithoutTls>, dest: &Path) -> Result<(), BackupError> {
     let whole = dest.join(DATA);
     if whole.exists() {
@@ -75,6 +91,11 @@ fn copy(env: &Env<WithoutTls>, dest: &Path) -> Result<(), BackupError> {
     let part = dest.join("data.mdb.part");
     let file = env.copy_to_path(&part, CompactionOption::Enabled).map_err(|e| failed(&part, e))?;
     file.sync_all().map_err(|e| failed(&part, e))?;
+    // Before the data has its name: a copy without it would go on numbering feeds as if it were the
+    // store, and cursors of the one would be taken for the other's.
+    let mark = dest.join(COPY);
+    std::fs::write(&mark, SystemEntropy.next().to_be_bytes()).map_err(|e| failed(&mark, e))?;
+    File::open(&mark).and_then(|mark| mark.sync_all()).map_err(|e| failed(&mark, e))?;
     std::fs::rename(&part, &whole).map_err(|e| failed(&whole, e))?;
     // The name must survive a power cut as well as the bytes.
     File::open(dest).and_then(|dir| dir.sync_all()).map_err(|e| failed(dest, e))

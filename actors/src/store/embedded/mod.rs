@@ -67,6 +67,8 @@ pub struct EmbeddedStore {
     recent_claims: RecentClaims,
     dir: PathBuf,
     id: Uuid,
+    /// See [`Backend::copied`].
+    copied: u64,
     /// Released when the store is dropped, after everything else.
     _lock: File,
 }
@@ -115,6 +117,7 @@ impl EmbeddedStore {
         let env = open_env(dir, size_max).map_err(|e| unreadable(dir, e))?;
         // Slots of processes that were killed in a read would keep their pages for ever.
         env.clear_stale_readers().map_err(|e| unreadable(dir, e))?;
+        let copied = backup::copied(dir).map_err(|e| unreadable(dir, e))?;
         let tables = Tables::open(&env).map_err(|e| unreadable(dir, e))?;
         let (id, found) = begin(&env, &tables).map_err(|e| unreadable(dir, e))?;
         if found != LAYOUT {
@@ -155,6 +158,7 @@ impl EmbeddedStore {
             recent_claims,
             dir,
             id,
+            copied,
             _lock: lock,
         })
     }
@@ -246,6 +250,10 @@ impl Backend for EmbeddedStore {
 
     fn id(&self) -> Uuid {
         self.id
+    }
+
+    fn copied(&self) -> u64 {
+        self.copied
     }
 
     fn report(&self) -> StoreReport {
