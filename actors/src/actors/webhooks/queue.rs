@@ -403,6 +403,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::domain::ids::PartitionId;
+    use crate::ports::announcement::StockChange;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -430,6 +431,19 @@ mod tests {
 
     const NONE: [u64; 0] = [];
     const FAILED: Outcome = Outcome::Failed { retry_after: None };
+
+    #[test]
+    fn of_a_skus_waiting_events_the_latest_replaces_the_others_and_no_other_skus() {
+        let told = |sequence, at, sku: &str| {
+            let id = StockChange::entry_id(Timestamp(at), PartitionId(1), &sku.parse().unwrap());
+            FeedEntry { sequence, id, version: 0 }
+        };
+        let mut queue = Queue::new(DeliveryMode::Latest, 0, Vec::new());
+        for first in [told(1, 1_000, "A"), told(2, 1_000, "B")] {
+            assert_eq!(queue.take_up(first, NOW).finished, Vec::<u64>::new());
+        }
+        assert_eq!(queue.take_up(told(3, 2_000, "A"), NOW).finished, [1]);
+    }
 
     #[test]
     fn the_cursor_stands_before_the_first_event_that_has_neither_an_end_nor_a_row() {
