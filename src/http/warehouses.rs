@@ -7,6 +7,7 @@ use serde::Serialize;
 use wavegate_engine::domain::ids::{PartitionId, Sku};
 use wavegate_engine::domain::stock::Position;
 use wavegate_engine::engine::WarehouseOptions;
+use wavegate_engine::wire::stock::StockView;
 
 use super::call::Call;
 use super::orders::client_of;
@@ -119,35 +120,6 @@ pub(crate) fn enter<'a>(state: &'a State, call: &Call, code: &str) -> Result<&'a
     }
 }
 
-#[derive(Serialize)]
-struct PositionView<'a> {
-    owner: &'a str,
-    sku: String,
-    on_hand: i64,
-    reserved: u64,
-    suspect: u64,
-    available: u64,
-    in_transit: u64,
-    backordered: u64,
-    shortfall: u64,
-}
-
-impl<'a> PositionView<'a> {
-    fn new(owner: &'a str, sku: &Sku, position: &Position) -> PositionView<'a> {
-        PositionView {
-            owner,
-            sku: sku.as_str().to_owned(),
-            on_hand: position.on_hand,
-            reserved: position.reserved,
-            suspect: position.suspect,
-            available: position.available(),
-            in_transit: position.in_transit,
-            backordered: position.backordered,
-            shortfall: position.shortfall,
-        }
-    }
-}
-
 /// `GET /v1/warehouses/{code}/inventory`
 pub(crate) async fn inventory(
     state: web::Data<State>,
@@ -165,7 +137,7 @@ pub(crate) async fn inventory(
     if let Some(sku) = params.parsed::<Sku>("sku")? {
         let position = position(&state, partition, client, &sku).await?;
         let position = position.filter(|_| after.is_none_or(|after| sku > after));
-        let items = position.iter().map(|p| PositionView::new(owner, &sku, p)).collect();
+        let items = position.iter().map(|p| StockView::new(owner, &sku, p)).collect();
         return ok_json(&Page { items, next: None });
     }
     let page = state.engine.store().positions(partition, client, after, limit).await;
@@ -173,7 +145,7 @@ pub(crate) async fn inventory(
     let next = page.last().filter(|_| page.len() == limit).map(|(sku, _)| sku.as_str().to_owned());
     // A SKU that orders only wait for was never here.
     let known = page.iter().filter(|(_, position)| position.known);
-    let items = known.map(|(sku, position)| PositionView::new(owner, sku, position)).collect();
+    let items = known.map(|(sku, position)| StockView::new(owner, sku, position)).collect();
     ok_json(&Page { items, next })
 }
 
@@ -190,7 +162,7 @@ pub(crate) async fn inventory_of(
     let client = client_of(&state, &call, &params)?;
     let sku: Sku = sku.parse().map_err(|_| Problem::NotFound)?;
     let position = position(&state, partition, client, &sku).await?.ok_or(Problem::NotFound)?;
-    ok_json(&PositionView::new(state.engine.client_name(client).unwrap_or_default(), &sku, &position))
+    ok_json(&StockView::new(state.engine.client_name(client).unwrap_or_default(), &sku, &position))
 }
 
 async fn position(

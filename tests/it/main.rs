@@ -14,6 +14,7 @@ mod hostile;
 mod idempotency;
 mod killed;
 mod life;
+mod live_events;
 mod node;
 mod northwind;
 mod operators;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::untold::Untold;
 use crate::domain::command::{Command, Priority};
 use crate::domain::estimate::Pace;
 use crate::domain::fact::{Accepted, Fact};
@@ -85,6 +86,8 @@ pub(crate) struct Book {
     unanswered: BTreeSet<ReleaseId>,
     /// What is measured.
     pub(crate) pace: Pace,
+    /// Positions that feeds are to be told of.
+    pub(crate) untold: Untold,
 }
 
 /// A stored transaction cannot be folded.
@@ -348,7 +351,8 @@ impl Book {
     /// The earliest deadline, or never.
     pub(crate) fn next_deadline(&self) -> Timestamp {
         let order = self.deadlines.first().map_or(Timestamp::NEVER, |(at, _)| *at);
-        order.min(self.give_up.first().map_or(Timestamp::NEVER, |(at, _)| *at))
+        let wave = self.give_up.first().map_or(Timestamp::NEVER, |(at, _)| *at);
+        order.min(wave).min(self.untold.next())
     }
 
     /// True while the WMS owes an answer, or we owe it a question or a manifest that is still to

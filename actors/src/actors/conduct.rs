@@ -157,7 +157,8 @@ pub(super) async fn work(
     if full && !hand.trouble.is_clear() {
         writes.trouble = Some(Trouble::default());
     }
-    let feeds: BTreeSet<ClientNo> = writes.facts.iter().map(|new| new.client).collect();
+    let told = writes.told.iter().map(|((client, _), _)| *client);
+    let feeds: BTreeSet<ClientNo> = writes.facts.iter().map(|new| new.client).chain(told).collect();
     let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {
         site.node.store.commit(fence, writes).await?.wait().await?;

@@ -15,11 +15,13 @@ use crate::domain::fact::{Accepted, Fact};
 use crate::domain::ids::{ClientNo, CorrelationId, Reference, TraceContext, TransactionId};
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
+use crate::ports::announcement::{Announcement, StockChange};
 use crate::ports::store::{FeedEntry, Lookup, ReadError, StoredTransaction};
 use crate::wire::cursor::Cursor;
 use crate::wire::endpoints::{self, Disabled};
 use crate::wire::event::{CloudEvent, EventType, Frame, Include, frame};
 use crate::wire::status::Source;
+use crate::wire::stock::{self, Changed, StockView};
 
 /// A rendered event.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,9 +32,9 @@ pub struct Event {
     pub id: String,
     /// The CloudEvent's `type`.
     pub event_type: EventType,
-    /// The transaction; an id of its own where it is about an endpoint.
+    /// The transaction; an id of its own where it is about an endpoint or a position.
     pub transaction: TransactionId,
-    /// Its version; 0 where it is about an endpoint.
+    /// Its version; 0 where it is about no transaction.
     pub version: u32,
     /// The code of its warehouse.
     pub warehouse: String,
@@ -129,7 +131,7 @@ pub(crate) async fn event_with(
     include: impl FnOnce(&StoredTransaction) -> Include,
 ) -> Result<Option<Event>, ReadError> {
     if entry.version == 0 {
-        return notice(node, client, entry).await;
+        return announced(node, client, entry).await;
     }
     let FeedEntry { sequence, id, version } = entry;
     let aside = |why: &str| {
@@ -197,15 +199,15 @@ async fn caught_up(
     look().await
 }
 
-/// The event of an entry that is about an endpoint.
-async fn notice(node: &Node, client: ClientNo, entry: FeedEntry) -> Result<Option<Event>, ReadError> {
+/// The event of an entry that points at no version.
+async fn announced(node: &Node, client: ClientNo, entry: FeedEntry) -> Result<Option<Event>, ReadError> {
     let FeedEntry { sequence, id, version } = entry;
     let aside = |why: String| {
         node.tallies.event_aside();
         tracing::error!(%id, sequence, why, "an event cannot be rendered and is left aside");
         Ok(None)
     };
-    let said = match node.store.notice(client, sequence).await {
+    let said = match node.store.announcement(client, sequence).await {
         Ok(Some(said)) => said,
         Ok(None) => return aside("what it says is not there".to_owned()),
         Err(ReadError::Corrupt { what, source }) => return aside(format!("{what}: {source}")),
@@ -218,19 +220,38 @@ async fn notice(node: &Node, client: ClientNo, entry: FeedEntry) -> Result<Optio
     };
     let (_, low) = id.0.as_u64_pair();
     let trace = TraceContext { trace_id: id.0.as_u128(), parent_id: low, flags: 0, state: None };
-    let body = endpoints::disabled(Disabled {
-        id: &own,
-        sequence,
-        endpoint: said.endpoint,
-        settings: &said.settings,
-        reason: said.reason,
-        created_at: said.created_at,
-        at: said.at,
-        correlation: &correlation,
-        trace: &trace,
-    });
+    let Worded { id: name, event_type, warehouse, body } = match said {
+        Announcement::Endpoint(said) => Worded {
+            body: endpoints::disabled(Disabled {
+                id: &own,
+                sequence,
+                endpoint: said.endpoint,
+                settings: &said.settings,
+                reason: said.reason,
+                created_at: said.created_at,
+                at: said.at,
+                correlation: &correlation,
+                trace: &trace,
+            }),
+            id: own,
+            event_type: EventType::EndpointDisabled,
+            warehouse: String::new(),
+        },
+        Announcement::Stock(StockChange { id: _, sku, position }) => {
+            let warehouse = node.warehouses.of(id.home()).map_or("", |w| &w.code);
+            let owner = node.client_names.get(&client).map_or("", String::as_str);
+            let name = stock::changed_id(warehouse, &sku, sequence);
+            let (at, id) = (id.at(), &*name);
+            let said = Changed { id, sequence, warehouse, at, correlation: &correlation, trace: &trace };
+            Worded {
+                body: stock::changed(said, StockView::new(owner, &sku, &position)),
+                id: name,
+                event_type: EventType::InventoryChanged,
+                warehouse: warehouse.to_owned(),
+            }
+        }
+    };
     let cursor = Cursor { epoch: node.feed_epoch, client, sequence, ended: false };
-    let event_type = EventType::EndpointDisabled;
     let Frame { text, data } = frame(&cursor.to_string(), &event_type.to_string(), &body);
     node.tallies.event_rendered();
     Ok(Some(Event {
@@ -238,15 +259,23 @@ async fn notice(node: &Node, client: ClientNo, entry: FeedEntry) -> Result<Optio
         event_type,
         transaction: id,
         version,
-        warehouse: String::new(),
+        warehouse,
         reference,
         state: State::Accepted,
         correlation,
         traceparent: trace.traceparent(),
-        id: own,
+        id: name,
         body: data,
         frame: text,
     }))
+}
+
+/// What an announcement becomes.
+struct Worded {
+    id: String,
+    event_type: EventType,
+    warehouse: String,
+    body: Vec<u8>,
 }
 
 fn render(

@@ -38,6 +38,7 @@ pub(crate) mod site;
 pub(crate) mod tallies;
 pub(crate) mod tripwire;
 pub(crate) mod turn;
+pub(crate) mod untold;
 pub(crate) mod vitals;
 pub(crate) mod waiters;
 pub(crate) mod warehouse;

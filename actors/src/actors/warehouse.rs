@@ -78,7 +78,9 @@ impl Warehouse {
             give_up_after: rules.wms_give_up_after,
             silent_after: rules.wms_silent_after,
         };
-        let (book, aside) = Book::restore(image, waits);
+        let (mut book, aside) = Book::restore(image, waits);
+        // As if they had changed now: the owner before may just have told of them.
+        image.untold.iter().for_each(|key| book.untold.changed(key, self.site.node.now()));
         let mut ledger = Ledger::new(image.positions.iter().cloned());
         for open in book.orders() {
             ledger.remember(open.client, open.order.waiting());

@@ -74,9 +74,6 @@ pub trait EndpointStore: Send + Sync + 'static {
     /// Replays of an endpoint that wait, by id.
     fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>>;
 
-    /// What an entry of a feed says that is about an endpoint: one with version 0.
-    fn notice(&self, client: ClientNo, sequence: u64) -> BoxFuture<Result<Option<Notice>, ReadError>>;
-
     /// An endpoint's last attempts, newest first.
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>>;
 

@@ -1,6 +1,7 @@
 //! What the engine needs from the world, as traits: production and the seeded world both
 //! implement them, so that the same actors run in either.
 
+pub mod announcement;
 pub(crate) mod background;
 pub mod clock;
 pub mod endpoints;

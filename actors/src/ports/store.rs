@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::BoxFuture;
+use super::announcement::Announcement;
 use super::endpoints::EndpointStore;
 use super::store_report::StoreReport;
 use super::trouble::Trouble;
@@ -26,7 +27,7 @@ use crate::domain::ids::{
     ClientNo, CorrelationId, PartitionId, Reference, ReleaseId, Sku, TransactionId, WaveId,
 };
 use crate::domain::sscc::Sscc;
-use crate::domain::stock::Position;
+use crate::domain::stock::{Position, StockKey};
 use crate::domain::time::Timestamp;
 
 /// The store, shared by every actor and every reader.
@@ -169,6 +170,14 @@ pub trait Store: EndpointStore + Send + Sync + 'static {
         after: u64,
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>>;
+
+    /// What an entry of a feed says that points at no version: one with version 0. `None` when there
+    /// is no such entry.
+    fn announcement(
+        &self,
+        client: ClientNo,
+        sequence: u64,
+    ) -> BoxFuture<Result<Option<Announcement>, ReadError>>;
 
     /// A partition's open dead letters by number, after `after` (0: from the first), at most `limit`.
     fn dead_letters(
@@ -366,7 +375,9 @@ pub struct Fence {
 #[derive(Clone, Debug, Default)]
 pub struct PartitionImage {
     /// The stock ledger.
-    pub positions: Vec<((ClientNo, Sku), Position)>,
+    pub positions: Vec<(StockKey, Position)>,
+    /// Those of them that have changed since their client's feed told of them.
+    pub untold: Vec<StockKey>,
     /// Waves that the WMS has not answered.
     pub waves: Vec<StoredWave>,
     /// Orders and manifests that were pulled and are not done.
@@ -516,8 +527,10 @@ pub struct TurnCommit {
     pub created: Vec<(TransactionId, Command)>,
     /// New facts, and with each a feed entry of its client ([`ClientNo::HOUSE`] has no feed).
     pub facts: Vec<NewFacts>,
-    /// Positions as they are now.
-    pub positions: Vec<((ClientNo, Sku), Position)>,
+    /// Positions as they are now. From here on those of a known SKU are untold.
+    pub positions: Vec<(StockKey, Position)>,
+    /// Positions that their client's feed is told of as this turn leaves them, and when.
+    pub told: Vec<(StockKey, Timestamp)>,
     /// Waves that go out.
     pub waves: Vec<StoredWave>,
     /// Waves that are answered.
@@ -553,6 +566,7 @@ impl TurnCommit {
             created,
             facts,
             positions,
+            told,
             waves,
             answered,
             opened,
@@ -569,6 +583,7 @@ impl TurnCommit {
             && created.is_empty()
             && facts.is_empty()
             && positions.is_empty()
+            && told.is_empty()
             && waves.is_empty()
             && answered.is_empty()
             && opened.is_empty()
@@ -664,15 +679,29 @@ pub struct FeedBounds {
     pub next: u64,
 }
 
-/// A pointer to an event: version `version` of `id`.
+/// A pointer to an event: version `version` of `id`, or where that is 0 what
+/// [`Store::announcement`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedEntry {
     /// Its number in the client's feed, contiguous from 1.
     pub sequence: u64,
-    /// The transaction.
+    /// The transaction; an id of its own where the version is 0.
     pub id: TransactionId,
     /// The version.
     pub version: u32,
+}
+
+impl FeedEntry {
+    /// What the event is about: the transaction, and for others the same for each of their events
+    /// that replace each other.
+    #[must_use]
+    pub fn subject(&self) -> TransactionId {
+        if self.version > 0 {
+            return self.id;
+        }
+        let (_, own) = self.id.0.as_u64_pair();
+        TransactionId::new(Timestamp(0), self.id.home(), own)
+    }
 }
 
 /// A write that did not go through, or may not have.

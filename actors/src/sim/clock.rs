@@ -1,6 +1,6 @@
 //! The paused clock of the world as a wall clock, and its steps.
 
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -17,12 +17,14 @@ pub(crate) struct WorldClock {
     began: Instant,
     off_ms: AtomicI64,
     ahead_max_ms: AtomicI64,
+    settings: AtomicUsize,
 }
 
 impl WorldClock {
     /// Begins now; call it inside the world's runtime.
     pub(crate) fn new() -> WorldClock {
-        WorldClock { began: Instant::now(), off_ms: AtomicI64::new(0), ahead_max_ms: AtomicI64::new(0) }
+        let (off_ms, ahead_max_ms) = (AtomicI64::new(0), AtomicI64::new(0));
+        WorldClock { began: Instant::now(), off_ms, ahead_max_ms, settings: AtomicUsize::new(0) }
     }
 
     /// Steps the clock by `ms`, as far as it may be off.
@@ -30,11 +32,18 @@ impl WorldClock {
         let off = (self.off_ms.load(SeqCst) + ms).clamp(-OFF_MAX_MS, OFF_MAX_MS);
         self.off_ms.store(off, SeqCst);
         self.ahead_max_ms.fetch_max(off, SeqCst);
+        self.settings.fetch_add(1, SeqCst);
     }
 
     /// Puts the clock right.
     pub(crate) fn correct(&self) {
         self.off_ms.store(0, SeqCst);
+        self.settings.fetch_add(1, SeqCst);
+    }
+
+    /// How often it was set: times between which it was cannot be compared.
+    pub(crate) fn settings(&self) -> usize {
+        self.settings.load(SeqCst)
     }
 
     /// How far it was ever ahead: stamps may be this far in the future.

@@ -6,8 +6,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Notice,
-    Replay, StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
+    StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 
@@ -76,10 +76,6 @@ impl EndpointStore for FaultyStore {
 
     fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>> {
         self.read(move |w| w.disk.replays(id))
-    }
-
-    fn notice(&self, client: ClientNo, sequence: u64) -> BoxFuture<Result<Option<Notice>, ReadError>> {
-        self.read(move |w| w.disk.notice(client, sequence))
     }
 
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>> {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use super::World;
 use super::disk::at_once;
-use crate::domain::ids::ClientNo;
+use crate::domain::ids::{ClientNo, PartitionId};
+use crate::domain::stock::StockKey;
 use crate::engine::{Event, Handle, Next};
 use crate::ports::entropy::Entropy;
-use crate::ports::store::Store;
+use crate::ports::store::{Fence, Store};
 use crate::wire::event::event_id;
 
 /// A reader loses its connection after one event in this many.
@@ -44,10 +45,12 @@ impl Followers {
     fn take(&self, world: &World, client: ClientNo, event: &Event) {
         let before = self.seen(client);
         let entry = at_once(world.disk.feed(client, before, 1)).unwrap_or_default().first().copied();
-        let stored = entry.map(|entry| (entry.sequence, event_id(entry.id, entry.version)));
+        let stored = entry.map(|entry| (entry.sequence, entry.id, entry.version));
+        let given = (event.sequence, event.transaction, event.version);
+        let named = event.version == 0 || event.id == event_id(event.transaction, event.version);
         // Events of what a planted bug has spoiled are left aside.
         let spoiled = world.profile.planted.is_some() && event.sequence > before;
-        if stored != Some((event.sequence, event.id.clone())) && !spoiled {
+        if (stored != Some(given) || !named) && !spoiled {
             let found =
                 format!("after {before} a reader of {client:?} is given {} {}", event.sequence, event.id);
             world.violated("INV-5", format!("{found}, the disk has {stored:?}"));
@@ -59,13 +62,19 @@ impl Followers {
     /// Waits until all readers have everything, for as long as that may take them.
     pub(crate) async fn rest(&self, world: &World) {
         let until = tokio::time::Instant::now() + REST_WITHIN;
-        while !self.left(world).is_empty() && tokio::time::Instant::now() < until {
+        while !(untold(world).is_empty() && self.left(world).is_empty())
+            && tokio::time::Instant::now() < until
+        {
             tokio::time::sleep(AGAIN).await;
         }
     }
 
-    /// At rest nothing is left to be read.
+    /// At rest nothing is left to be read, nor to be told.
     pub(crate) fn judge(&self, world: &World) {
+        for (partition, (client, sku)) in untold(world) {
+            let found = format!("at rest {client:?} was not told of {sku} in {partition:?}");
+            world.violated("INV-5", found);
+        }
         for (client, seen, next) in self.left(world) {
             let found = format!("a reader of {client:?} has {seen} events at rest, next is {next}");
             world.violated("INV-5", found);
@@ -81,6 +90,15 @@ impl Followers {
         let all = [1, 2].map(|client| of(ClientNo(client)));
         all.into_iter().filter(|(_, seen, next)| seen + 1 != *next).collect()
     }
+}
+
+/// Positions that have changed since their feed told of them.
+fn untold(world: &World) -> Vec<(PartitionId, StockKey)> {
+    let homes = (1..=world.profile.warehouses).map(PartitionId);
+    // It reads for whoever names a partition.
+    let image = |partition| at_once(world.disk.load(Fence { partition, epoch: 0, nonce: 0 }));
+    let untold = |home| image(home).unwrap_or_default().untold.into_iter().map(move |key| (home, key));
+    homes.flat_map(untold).collect()
 }
 
 async fn follow(world: Arc<World>, handle: Handle, client: ClientNo) {

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::hash::Hasher;
+use std::time::Duration;
 
 use super::World;
 use super::disk::at_once;
@@ -16,10 +17,14 @@ use crate::domain::invariants::{self, Violation};
 use crate::domain::order::{Footprint, Order};
 use crate::domain::state::State;
 use crate::domain::stock::Position;
+use crate::domain::time::Timestamp;
+use crate::ports::announcement::{Announcement, StockChange};
 use crate::ports::store::{
     Digest, FeedEntry, Fence, NewCommand, NewFacts, Store, StoredTransaction, TurnCommit, Verdict,
 };
 
+/// A position is told of no more often.
+const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// Violations kept; the first says what is wrong, the hundredth says nothing more.
 const VIOLATIONS_MAX: usize = 10;
 
@@ -47,6 +52,8 @@ struct Seen {
     /// The last number of each feed.
     feeds: BTreeMap<ClientNo, u64>,
     stock: BTreeMap<StockOf, Sums>,
+    /// When feeds were last told of positions, and how often the clock had been set by then.
+    told: BTreeMap<StockOf, (usize, Timestamp)>,
 }
 
 type StockOf = (PartitionId, ClientNo, Sku);
@@ -239,7 +246,11 @@ impl Observer {
             }
             touched.extend(seen.grows(world, new));
         }
+        for ((client, sku), at) in &turn.told {
+            announced.push((*client, StockChange::entry_id(*at, fence.partition, sku), 0));
+        }
         seen.feeds(world, announced);
+        seen.told(world, fence.partition, turn);
         for key in touched {
             let (partition, client, sku) = key.clone();
             let position = at_once(world.disk.position(partition, client, sku));
@@ -317,6 +328,31 @@ impl Seen {
                 world.violated("INV-5", found);
             }
             *last += events.len() as u64;
+        }
+    }
+
+    /// What a turn tells of positions is what they are, and no more often than once a second.
+    fn told(&mut self, world: &World, home: PartitionId, turn: &TurnCommit) {
+        for ((client, sku), at) in &turn.told {
+            world.observer.saw("stock told");
+            let last = self.feeds.get(client).copied().unwrap_or_default();
+            let told = (1..=last)
+                .rev()
+                .take(turn.told.len())
+                .filter_map(|sequence| at_once(world.disk.announcement(*client, sequence)).ok().flatten());
+            let id = StockChange::entry_id(*at, home, sku);
+            let position = at_once(world.disk.position(home, *client, sku.clone())).ok().flatten();
+            let change = position.map(|position| StockChange { id, sku: sku.clone(), position });
+            if !change.is_some_and(|c| told.into_iter().any(|said| said == Announcement::Stock(c.clone()))) {
+                world.violated("INV-5", format!("the feed of {client:?} does not say how {sku} is"));
+            }
+            // Between two steps of the clock its times can be compared.
+            let settings = world.clock.settings();
+            let key = (home, *client, sku.clone());
+            let Some((settings_then, before)) = self.told.insert(key, (settings, *at)) else { continue };
+            if settings == settings_then && at.since(before) < TOLD_AT_MOST_EVERY {
+                world.violated("INV-5", format!("{sku} of {client:?} is told of at {before:?} and {at:?}"));
+            }
         }
     }
 

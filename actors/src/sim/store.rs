@@ -14,6 +14,7 @@ use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
+use crate::ports::announcement::Announcement;
 use crate::ports::store::{
     CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
     Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
@@ -335,6 +336,14 @@ impl Store for FaultyStore {
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
         self.read(move |w| w.disk.feed(client, after, limit))
+    }
+
+    fn announcement(
+        &self,
+        client: ClientNo,
+        sequence: u64,
+    ) -> BoxFuture<Result<Option<Announcement>, ReadError>> {
+        self.read(move |w| w.disk.announcement(client, sequence))
     }
 
     fn scan(

@@ -14,6 +14,7 @@ use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
+use crate::ports::announcement::Announcement;
 use crate::ports::store::{
     CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
     Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
@@ -183,7 +184,7 @@ impl<B: Backend> Store for B {
 
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
         let facts: usize = turn.facts.iter().map(|f| f.facts.len()).sum();
-        let items = 1 + facts + turn.positions.len() + turn.taken.len();
+        let items = 1 + facts + turn.positions.len() + turn.told.len() + turn.taken.len();
         flat(self.write(items, move |w| rows::commit(w, fence, &turn)))
     }
 
@@ -281,6 +282,14 @@ impl<B: Backend> Store for B {
         limit: usize,
     ) -> BoxFuture<Result<Vec<FeedEntry>, ReadError>> {
         self.read_apart(Reader::Caller, move |r| rows::feed(r, client, after, limit))
+    }
+
+    fn announcement(
+        &self,
+        client: ClientNo,
+        sequence: u64,
+    ) -> BoxFuture<Result<Option<Announcement>, ReadError>> {
+        self.read_apart(Reader::Caller, move |r| rows::announcement(r, client, sequence))
     }
 
     fn dead_letters(

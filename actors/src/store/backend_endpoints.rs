@@ -7,8 +7,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Notice,
-    Replay, StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
+    StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 
@@ -75,10 +75,6 @@ impl<B: Backend> EndpointStore for B {
 
     fn replays(&self, id: EndpointId) -> BoxFuture<Result<Vec<Replay>, ReadError>> {
         self.read_apart(Reader::Owner, move |r| rows::replays(r, id))
-    }
-
-    fn notice(&self, client: ClientNo, sequence: u64) -> BoxFuture<Result<Option<Notice>, ReadError>> {
-        self.read_apart(Reader::Caller, move |r| rows::notice(r, client, sequence))
     }
 
     fn attempts(&self, id: EndpointId) -> BoxFuture<Result<Vec<(u64, Attempt)>, ReadError>> {

@@ -13,6 +13,7 @@ use crate::domain::fact::{Accepted, Fact, ManifestFact, MoveFact, OrderFact, Rec
 use crate::domain::ids::{ClientNo, PartitionId, ReleaseId, Sku, TraceContext, TransactionId};
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
+use crate::ports::announcement::{Announcement, StockChange};
 use crate::ports::store::{
     CommitError, DeadKind, DeadLetter, FeedBounds, Fence, GatherLimits, IdempotencyKey, Instruction, Kept,
     Lane, LaneItem, Lookup, ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, Settled,
@@ -55,6 +56,7 @@ macro_rules! contract {
                 feeds_have_no_holes_and_the_house_has_none
                 old_events_are_evicted_in_steps_and_their_numbers_are_never_given_again
                 a_transactions_events_are_found_without_its_feed
+                what_changed_in_stock_is_untold_until_its_feed_is_told
                 orders_are_paged_by_id
                 positions_are_paged_by_sku
                 long_commands_facts_and_reports_come_back_whole
@@ -470,6 +472,53 @@ pub(super) async fn a_transactions_events_are_found_without_its_feed(store: &Sha
     assert_eq!(store.sequences(id(2)).await.unwrap(), [Some(2), Some(3)]);
     assert_eq!(store.sequences(manifest).await.unwrap(), [None]);
     assert_eq!(store.sequences(id(99)).await.unwrap(), []);
+}
+
+pub(super) async fn what_changed_in_stock_is_untold_until_its_feed_is_told(store: &SharedStore) {
+    accept(store, vec![order(1, "r1", 1)]).await;
+    let fence = take(store, 1).await;
+    let (a, b, waiting) = ((CLIENT, sku("A")), (CLIENT, sku("B")), (CLIENT, sku("C")));
+    let at = |n: i64| Position { on_hand: n, known: true, ..Position::default() };
+    let unknown = Position { backordered: 1, ..Position::default() };
+    let positions = vec![(a.clone(), at(1)), (b.clone(), at(2)), (waiting, unknown)];
+    commit(store, fence, TurnCommit { positions, ..TurnCommit::default() }).await.unwrap();
+    assert_eq!(store.load(fence).await.unwrap().untold, [a.clone(), b.clone()]);
+
+    // Told as the turn leaves it.
+    let turn = TurnCommit {
+        facts: vec![facts(id(1), 2, vec![fact(5, OrderFact::Backordered)])],
+        positions: vec![(a.clone(), at(7))],
+        told: vec![(a.clone(), Timestamp(2_000)), (b.clone(), Timestamp(2_000))],
+        ..TurnCommit::default()
+    };
+    commit(store, fence, turn).await.unwrap();
+    let image = store.load(fence).await.unwrap();
+    assert_eq!((image.untold, &image.positions[0]), (vec![], &(a.clone(), at(7))));
+    let feed = store.feed(CLIENT, 2, 9).await.unwrap();
+    let entry = |sku| StockChange::entry_id(Timestamp(2_000), HERE, sku);
+    let told: Vec<_> = feed.iter().map(|e| (e.sequence, e.id, e.version)).collect();
+    assert_eq!(told, [(3, entry(&a.1), 0), (4, entry(&b.1), 0)]);
+    for (told, (sku, position)) in feed.iter().zip([(a.1.clone(), at(7)), (b.1, at(2))]) {
+        let said = store.announcement(CLIENT, told.sequence).await.unwrap();
+        assert_eq!(said, Some(Announcement::Stock(StockChange { id: told.id, sku, position })));
+    }
+    assert_eq!(store.announcement(CLIENT, 2).await.unwrap(), None, "it is a version");
+
+    // A later change is another event of the same subject.
+    let positions = vec![(a.clone(), at(8))];
+    commit(store, fence, TurnCommit { positions, ..TurnCommit::default() }).await.unwrap();
+    assert_eq!(store.load(fence).await.unwrap().untold, std::slice::from_ref(&a));
+    let told = vec![(a, Timestamp(3_000))];
+    commit(store, fence, TurnCommit { told, ..TurnCommit::default() }).await.unwrap();
+    let later = store.feed(CLIENT, 4, 9).await.unwrap();
+    assert_eq!((later[0].subject(), later.len()), (feed[0].subject(), 1));
+    assert!(feed[0].subject() != feed[1].subject() && later[0].id != feed[0].id);
+
+    // What they say goes with them.
+    let age = Duration::from_millis(1_000);
+    assert_eq!(store.sweep_feeds(Timestamp(3_500), age, 9).await.unwrap(), 4);
+    assert_eq!(store.announcement(CLIENT, 4).await.unwrap(), None);
+    assert!(store.announcement(CLIENT, 5).await.unwrap().is_some());
 }
 
 fn manifest_command() -> Command {

@@ -9,6 +9,7 @@ use crate::domain::endpoint::{
 };
 use crate::domain::ids::ClientNo;
 use crate::domain::time::Timestamp;
+use crate::ports::announcement::Announcement;
 use crate::ports::endpoints::{
     ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange,
     PendingDelivery, REPLAYS_MAX, Replay, Standing, StoredEndpoint, Which,
@@ -143,10 +144,12 @@ pub(super) async fn an_endpoint_begins_at_the_end_of_its_feed(store: &SharedStor
     assert_eq!(disabled.standing, Standing::Disabled(DisabledReason::Gone));
     let said = *store.feed(CLIENT, 0, 9).await.unwrap().last().unwrap();
     assert_eq!((said.sequence, said.version, said.id.at()), (3, 0, NOW));
-    let notice = store.notice(CLIENT, 3).await.unwrap().unwrap();
+    let Some(Announcement::Endpoint(notice)) = store.announcement(CLIENT, 3).await.unwrap() else {
+        panic!("it says what happened")
+    };
     assert_eq!((notice.endpoint, notice.reason, notice.at), (hook(1), DisabledReason::Gone, NOW));
     assert_eq!((notice.settings, notice.created_at), (endpoint(1, CLIENT).settings, NOW));
-    assert_eq!(store.notice(CLIENT, 2).await.unwrap(), None);
+    assert_eq!(store.announcement(CLIENT, 2).await.unwrap(), None);
     accept(store, vec![order(3, "r3", 1)]).await;
     let replay = Replay { id: Uuid::from_u128(1), which: Which::One(1), cursor: 0 };
     assert_eq!(change(store, 1, EndpointChange::Replay(replay)).await, Changed::Disabled);
@@ -162,7 +165,7 @@ pub(super) async fn an_endpoint_begins_at_the_end_of_its_feed(store: &SharedStor
     let late = store.record(CLIENT, hook(1), nothing(epoch, 2)).await;
     assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
     let all = store.sweep_feeds(Timestamp(1_000_000), std::time::Duration::from_secs(1), 99).await.unwrap();
-    assert_eq!((all, store.notice(CLIENT, 3).await.unwrap()), (4, None), "it goes with its entry");
+    assert_eq!((all, store.announcement(CLIENT, 3).await.unwrap()), (4, None), "it goes with its entry");
 }
 
 pub(super) async fn deliveries_are_recorded_by_the_last_epoch_only(store: &SharedStore) {

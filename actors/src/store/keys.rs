@@ -15,9 +15,10 @@
 //! | `claims` | hash of a claim → id | the merge of `claims_log`; sweep deletes with the tombstone |
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
 //! | `feed` | c ‖ sequence u64 → id, version (0: an id of its own, see `notices`) | accept, turn: with each fact; the sweep of feeds deletes |
+//! | | c ‖ sequence u64 → an id of its own, SKU, position | turn (`told`); the sweep of feeds deletes |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
 //! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, a WMS's report, or an operator's instruction | accept, reports, instruct; turn deletes |
-//! | `stock` | p ‖ c ‖ SKU → position, absolute | turn |
+//! | `stock` | p ‖ c ‖ SKU → position, absolute, and whether its feed has told of it | turn |
 //! | `waves` | p ‖ wave ‖ chunk → releases | turn; the turn of its answer deletes |
 //! | `cartons` | manifest id ‖ n u32 → carton | turn that closes the manifest; sweep deletes |
 //! | `ended` | ended at i64 ‖ id → – | turn; sweep moves it to `tombstones` |

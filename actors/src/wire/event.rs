@@ -25,6 +25,8 @@ pub enum EventType {
     State(Kind, State),
     /// `wavegate.endpoint.disabled`: about a webhook endpoint, and no transaction.
     EndpointDisabled,
+    /// `wavegate.inventory.changed`: about a position, and no transaction.
+    InventoryChanged,
 }
 
 impl EventType {
@@ -63,6 +65,7 @@ impl fmt::Display for EventType {
         match self {
             EventType::Exception => f.write_str("wavegate.order.exception"),
             EventType::EndpointDisabled => f.write_str("wavegate.endpoint.disabled"),
+            EventType::InventoryChanged => f.write_str("wavegate.inventory.changed"),
             EventType::State(kind, state) => write!(f, "wavegate.{}.{}", kind.as_str(), state.as_str()),
         }
     }

@@ -15,6 +15,7 @@ pub mod reader;
 pub mod requests;
 pub mod signature;
 pub mod status;
+pub mod stock;
 mod story;
 pub mod tickets;
 pub mod time;

@@ -243,6 +243,7 @@ impl<'a> Turn<'a> {
         let positions = self.writes.positions.iter();
         let uncovered = positions.filter_map(|((_, sku), at)| nothing_reserved_twice(sku.as_str(), at));
         self.violations.extend(uncovered);
+        self.tell_stock();
         let mut touched = std::mem::take(&mut self.asked_again);
         touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();

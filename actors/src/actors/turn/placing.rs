@@ -157,4 +157,15 @@ impl Turn<'_> {
         }
         self.writes.positions = answer.positions;
     }
+
+    /// Has feeds told of positions that changed a while ago. One that its client cannot see is none.
+    pub(super) fn tell_stock(&mut self) {
+        for (key, _) in self.writes.positions.iter().filter(|(_, position)| position.known) {
+            self.book.untold.changed(key, self.now);
+        }
+        if self.scope == Scope::Full {
+            let due = self.book.untold.take_due(self.now);
+            self.writes.told = due.into_iter().map(|key| (key, self.now)).collect();
+        }
+    }
 }

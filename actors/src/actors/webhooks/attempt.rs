@@ -41,7 +41,7 @@ impl From<&Event> for Message {
         Message {
             id: event.id.clone(),
             event_type: event.event_type.to_string(),
-            // An event about an endpoint has no transaction.
+            // An event about an endpoint or a position has no transaction.
             transaction: (event.version > 0).then_some(event.transaction),
             correlation: event.correlation.to_string(),
             trace: event.traceparent.parse().ok(),

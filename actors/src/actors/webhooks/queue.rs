@@ -201,7 +201,7 @@ impl Queue {
         }
         self.unstored.insert(entry.sequence);
         let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false });
-        let pending = self.keep_followers(entry.id);
+        let pending = self.keep_followers(entry.subject());
         Settlement { pending, finished, ..Settlement::default() }
     }
 
@@ -211,8 +211,11 @@ impl Queue {
         if self.items.contains_key(&entry.sequence) {
             return None;
         }
-        let newer =
-            self.lines.get(&entry.id).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence);
+        let newer = self
+            .lines
+            .get(&entry.subject())
+            .and_then(|line| line.last())
+            .is_some_and(|n| *n > entry.sequence);
         if self.mode == DeliveryMode::Latest && newer {
             return None;
         }
@@ -224,7 +227,7 @@ impl Queue {
     fn join(&mut self, item: Item) -> Vec<u64> {
         let mut replaced = Vec::new();
         if self.mode == DeliveryMode::Latest {
-            let line = self.lines.get(&item.entry.id).into_iter().flatten();
+            let line = self.lines.get(&item.entry.subject()).into_iter().flatten();
             let waits = |n: &u64| *n < item.entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
             replaced = line.copied().filter(waits).collect();
             for sequence in &replaced {
@@ -261,8 +264,8 @@ impl Queue {
     fn insert(&mut self, item: Item) {
         let sequence = item.entry.sequence;
         self.items.insert(sequence, item);
-        self.lines.entry(item.entry.id).or_default().insert(sequence);
-        self.line_up(item.entry.id);
+        self.lines.entry(item.entry.subject()).or_default().insert(sequence);
+        self.line_up(item.entry.subject());
     }
 
     /// Of a line only the first may be attempted, and nothing while it is.
@@ -284,13 +287,13 @@ impl Queue {
         let item = self.items.remove(&sequence)?;
         self.unstored.remove(&sequence);
         self.ready.remove(&(item.next_at, sequence));
-        if let Some(line) = self.lines.get_mut(&item.entry.id) {
+        if let Some(line) = self.lines.get_mut(&item.entry.subject()) {
             line.remove(&sequence);
             if line.is_empty() {
-                self.lines.remove(&item.entry.id);
+                self.lines.remove(&item.entry.subject());
             }
         }
-        self.line_up(item.entry.id);
+        self.line_up(item.entry.subject());
         Some(item)
     }
 
@@ -368,7 +371,7 @@ impl Queue {
             Outcome::Postponed(until) => {
                 self.breaker.withdrawn(sequence);
                 item.next_at = until;
-                let subject = item.entry.id;
+                let subject = item.entry.subject();
                 self.line_up(subject);
                 Settlement::default()
             }
@@ -384,7 +387,7 @@ impl Queue {
 
     fn failed(&mut self, entry: FeedEntry, attempts: u16, due: Option<Timestamp>) -> Settlement {
         let sequence = entry.sequence;
-        let has_newer = self.lines.get(&entry.id).is_some_and(|line| line.last() > Some(&sequence));
+        let has_newer = self.lines.get(&entry.subject()).is_some_and(|line| line.last() > Some(&sequence));
         if self.mode == DeliveryMode::Latest && has_newer {
             self.remove(sequence);
             return Settlement { finished: vec![sequence], ..Settlement::default() };
@@ -399,9 +402,9 @@ impl Queue {
             item.stored = true;
         }
         self.unstored.remove(&sequence);
-        self.line_up(entry.id);
+        self.line_up(entry.subject());
         let own = PendingDelivery { entry, attempts, next_at };
-        let pending = std::iter::once(own).chain(self.keep_followers(entry.id)).collect();
+        let pending = std::iter::once(own).chain(self.keep_followers(entry.subject())).collect();
         Settlement { pending, ..Settlement::default() }
     }
 }
@@ -410,6 +413,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::domain::ids::PartitionId;
+    use crate::ports::announcement::StockChange;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -437,6 +441,19 @@ mod tests {
 
     const NONE: [u64; 0] = [];
     const FAILED: Outcome = Outcome::Failed { retry_after: None };
+
+    #[test]
+    fn of_a_skus_waiting_events_the_latest_replaces_the_others_and_no_other_skus() {
+        let told = |sequence, at, sku: &str| {
+            let id = StockChange::entry_id(Timestamp(at), PartitionId(1), &sku.parse().unwrap());
+            FeedEntry { sequence, id, version: 0 }
+        };
+        let mut queue = Queue::new(DeliveryMode::Latest, 0, Vec::new());
+        for first in [told(1, 1_000, "A"), told(2, 1_000, "B")] {
+            assert_eq!(queue.take_up(first, NOW).finished, Vec::<u64>::new());
+        }
+        assert_eq!(queue.take_up(told(3, 2_000, "A"), NOW).finished, [1]);
+    }
 
     #[test]
     fn the_cursor_stands_before_the_first_event_that_has_neither_an_end_nor_a_row() {

@@ -23,6 +23,7 @@ use crate::domain::fact::{
 use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
+use crate::ports::announcement::StockChange;
 use crate::ports::endpoints::{
     Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
 };
@@ -338,6 +339,7 @@ fn records() -> Vec<Sample> {
         Thing::Stock(2),
         Thing::Work(3),
     ];
+    let change = StockChange { id: id(1), sku: "TSHIRT-BLK-M".parse().unwrap(), position };
     let trouble = Trouble {
         starts: 2,
         in_hand: Some(Span { first: Thing::Work(3), last: Thing::Work(9) }),
@@ -366,6 +368,8 @@ fn records() -> Vec<Sample> {
             },
         ),
         sample("position", position, encode_position, decode_position),
+        sample("position_untold", position, encode_untold_position, decode_position),
+        sample("feed_stock", change, encode_stock_change, decode_stock_change),
         sample("wave", vec![ReleaseId { order: id(1), n: 1 }], |w| encode_wave(w), decode_wave),
         sample("carton", carton(None), encode_carton, decode_carton),
         sample("carton_named", carton(Some("box-1")), encode_carton, decode_carton),

@@ -51,23 +51,6 @@ pub fn encode_mark() -> Vec<u8> {
     head(Record::Mark)
 }
 
-/// A feed entry: a transaction's version.
-#[must_use]
-pub fn encode_feed(id: TransactionId, version: u32) -> Vec<u8> {
-    let mut bytes = with(Record::Feed, id.0.as_bytes());
-    bytes.extend_from_slice(&version.to_be_bytes());
-    bytes
-}
-
-/// Reads a feed entry.
-///
-/// # Errors
-/// When the bytes are not one.
-pub fn decode_feed(bytes: &[u8]) -> Decoded<(TransactionId, u32)> {
-    let (id, version) = body(Record::Feed, bytes)?.split_at_checked(16).ok_or(FormatError::Short)?;
-    Ok((id_of(id)?, u32::from_be_bytes(array(version)?)))
-}
-
 /// What a lane entry holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoredItem {
@@ -111,18 +94,31 @@ pub fn decode_lane(bytes: &[u8]) -> Decoded<StoredItem> {
     id_of(body(Record::LaneTransaction, bytes)?).map(StoredItem::Transaction)
 }
 
-/// A position.
+/// A position that its client's feed tells as it is.
 #[must_use]
 pub fn encode_position(position: &Position) -> Vec<u8> {
     packed(Record::Position, position)
 }
 
-/// Reads a position.
+/// A position that has changed since its client's feed told of it.
+#[must_use]
+pub fn encode_untold_position(position: &Position) -> Vec<u8> {
+    packed(Record::UntoldPosition, position)
+}
+
+/// True when a position has changed since its client's feed told of it.
+#[must_use]
+pub fn is_untold_position(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&(Record::UntoldPosition as u8))
+}
+
+/// Reads a position, told or not.
 ///
 /// # Errors
 /// When the bytes are not one.
 pub fn decode_position(bytes: &[u8]) -> Decoded<Position> {
-    unpacked(Record::Position, bytes)
+    let untold = is_untold_position(bytes);
+    unpacked(if untold { Record::UntoldPosition } else { Record::Position }, bytes)
 }
 
 /// A wave's releases.

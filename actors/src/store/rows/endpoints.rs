@@ -314,17 +314,6 @@ fn announce(
     write.put_chunked(Table::Notices, &keys::feed(client, sequence), &format::encode_notice(&notice))
 }
 
-/// What an entry says; see [`crate::ports::endpoints::EndpointStore::notice`].
-///
-/// # Errors
-/// When rows cannot be read or decoded.
-pub fn notice(rows: &dyn ReadRows, client: ClientNo, sequence: u64) -> Result<Option<Notice>, RowError> {
-    let Some(bytes) = read_chunked(rows, Table::Notices, &keys::feed(client, sequence))? else {
-        return Ok(None);
-    };
-    decoded(|| format!("notice {sequence}"), format::decode_notice(&bytes)).map(Some)
-}
-
 /// The last attempts; see [`crate::ports::endpoints::EndpointStore::attempts`].
 ///
 /// # Errors

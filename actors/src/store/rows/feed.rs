@@ -7,6 +7,7 @@ use super::read::{VERSION_AT, walk_chunked};
 use super::{ReadRows, RowError, Walk, Write, decoded, misshapen, read_chunked, read_counter};
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
+use crate::ports::announcement::Announcement;
 use crate::ports::store::{FeedBounds, FeedEntry};
 use crate::store::format::{self, Counter};
 use crate::store::keys::{self, Table};
@@ -33,6 +34,26 @@ pub fn feed(
         Ok(Walk::On)
     })?;
     Ok(entries)
+}
+
+/// What an entry says; see [`crate::ports::store::Store::announcement`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn announcement(
+    rows: &dyn ReadRows,
+    client: ClientNo,
+    sequence: u64,
+) -> Result<Option<Announcement>, RowError> {
+    let key = keys::feed(client, sequence);
+    let Some(entry) = rows.get(Table::Feed, &key)? else { return Ok(None) };
+    if format::is_stock_change(entry) {
+        let change = decoded(|| format!("feed entry {sequence}"), format::decode_stock_change(entry))?;
+        return Ok(Some(Announcement::Stock(change)));
+    }
+    let Some(bytes) = read_chunked(rows, Table::Notices, &key)? else { return Ok(None) };
+    let notice = decoded(|| format!("notice {sequence}"), format::decode_notice(&bytes))?;
+    Ok(Some(Announcement::Endpoint(notice)))
 }
 
 /// What a feed keeps; see [`crate::ports::store::Store::feed_bounds`].

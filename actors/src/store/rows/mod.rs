@@ -30,9 +30,9 @@ pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merge
 pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
 pub use endpoints::{
     attempts, change_endpoint, create_endpoint, dead_deliveries, dead_delivery, deliveries, endpoint,
-    endpoints, endpoints_of, give_up_delivery, notice, purge_endpoint, record, replays, take_endpoint,
+    endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, replays, take_endpoint,
 };
-pub use feed::{feed, feed_bounds, sequences, sweep_feeds};
+pub use feed::{announcement, feed, feed_bounds, sequences, sweep_feeds};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
     cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,

@@ -232,6 +232,9 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
         let client = ClientNo(keys::u32_at(key, 2).ok_or_else(|| misshapen(Table::Stock))?);
         let sku = sku_of(key)?;
         let position = decoded(|| format!("the position of {sku}"), format::decode_position(value))?;
+        if format::is_untold_position(value) {
+            image.untold.push((client, sku.clone()));
+        }
         image.positions.push(((client, sku), position));
         Ok(Walk::On)
     })?;

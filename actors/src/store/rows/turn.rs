@@ -1,7 +1,9 @@
 //! Owning a partition and writing its turns. It must never write for an owner whose fence is void.
 
 use super::{RowError, Write, dead};
-use crate::domain::ids::{ClientNo, PartitionId};
+use crate::domain::ids::{ClientNo, PartitionId, Sku};
+use crate::domain::time::Timestamp;
+use crate::ports::announcement::StockChange;
 use crate::ports::store::{CommitError, Fence, Lane, NewFacts, TurnCommit};
 use crate::store::format::{self, CommandHead, PartitionRow};
 use crate::store::keys::{self, Table};
@@ -85,7 +87,12 @@ fn write_facts(write: &mut Write<'_>, new: &NewFacts) -> Result<(), RowError> {
 fn write_ledger(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> Result<(), RowError> {
     for ((client, sku), position) in &turn.positions {
         let key = keys::position(home, *client, sku);
-        write.rows.put(Table::Stock, &key, &format::encode_position(position))?;
+        // Where it is not known its client cannot see it.
+        let encode = if position.known { format::encode_untold_position } else { format::encode_position };
+        write.rows.put(Table::Stock, &key, &encode(position))?;
+    }
+    for ((client, sku), at) in &turn.told {
+        tell(write, home, *client, sku, *at)?;
     }
     for wave in &turn.waves {
         write.put_chunked(Table::Waves, &keys::wave(home, wave.id), &format::encode_wave(&wave.releases))?;
@@ -100,6 +107,24 @@ fn write_ledger(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> 
         }
     }
     Ok(())
+}
+
+/// Says in its client's feed how a position is now.
+fn tell(
+    write: &mut Write<'_>,
+    home: PartitionId,
+    client: ClientNo,
+    sku: &Sku,
+    at: Timestamp,
+) -> Result<(), RowError> {
+    let key = keys::position(home, client, sku);
+    let Some(position) = super::position(&*write.rows, home, client, sku)? else {
+        return Err(RowError::Broken(format!("there is no position of {sku} to tell of")));
+    };
+    let sequence = write.next(keys::feed_counter(client))?;
+    let change = StockChange { id: StockChange::entry_id(at, home, sku), sku: sku.clone(), position };
+    write.rows.put(Table::Feed, &keys::feed(client, sequence), &format::encode_stock_change(&change))?;
+    write.rows.put(Table::Stock, &key, &format::encode_position(&position))
 }
 
 /// What stands open, what has ended.
