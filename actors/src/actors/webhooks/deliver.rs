@@ -169,7 +169,10 @@ impl Endpoint {
     fn attempt(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
         loop {
-            let Some(held) = self.held.as_mut().filter(|held| !held.troubled) else { return };
+            let Some(held) = self.held.as_mut() else { return };
+            if !held.may_attempt() {
+                return;
+            }
             let Some((entry, behind)) = held.queue.next(now) else { return };
             let (node, endpoint) = (self.node.clone(), held.endpoint.clone());
             let flight = async move {
@@ -211,11 +214,12 @@ impl Endpoint {
         }
     }
 
-    /// Sets the clock for the next attempt that is not due yet.
+    /// Sets the clock for the next attempt that is not due yet. While none may begin, a clock would only
+    /// ring again and again for what is due already.
     fn wait(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
         let Some(held) = &mut self.held else { return };
-        let due = held.queue.next_at();
+        let due = if held.may_attempt() { held.queue.next_at() } else { None };
         if held.timer.map(|(at, _)| at) == due {
             return;
         }
