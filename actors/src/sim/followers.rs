@@ -11,7 +11,7 @@ use super::disk::at_once;
 use crate::domain::ids::ClientNo;
 use crate::engine::{Event, Handle, Next};
 use crate::ports::entropy::Entropy;
-use crate::ports::store::Store;
+use crate::ports::store::{FeedEntry, Store};
 use crate::wire::event::event_id;
 
 /// A reader loses its connection after one event in this many.
@@ -44,7 +44,7 @@ impl Followers {
     fn take(&self, world: &World, client: ClientNo, event: &Event) {
         let before = self.seen(client);
         let entry = at_once(world.disk.feed(client, before, 1)).unwrap_or_default().first().copied();
-        let stored = entry.map(|entry| (entry.sequence, event_id(entry.id, entry.version)));
+        let stored = entry.map(|entry| (entry.sequence, name_of(&entry)));
         // Events of what a planted bug has spoiled are left aside.
         let spoiled = world.profile.planted.is_some() && event.sequence > before;
         if stored != Some((event.sequence, event.id.clone())) && !spoiled {
@@ -80,6 +80,14 @@ impl Followers {
         };
         let all = [1, 2].map(|client| of(ClientNo(client)));
         all.into_iter().filter(|(_, seen, next)| seen + 1 != *next).collect()
+    }
+}
+
+/// The id of an entry's event; one about an endpoint has its own.
+pub(crate) fn name_of(entry: &FeedEntry) -> String {
+    match entry.version {
+        0 => entry.id.to_string(),
+        version => event_id(entry.id, version),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::domain::invariants::{self, Violation};
 use crate::domain::order::{Footprint, Order};
 use crate::domain::state::State;
 use crate::domain::stock::Position;
+use crate::domain::time::Timestamp;
 use crate::ports::store::{
     Digest, FeedEntry, Fence, NewCommand, NewFacts, Store, StoredTransaction, TurnCommit, Verdict,
 };
@@ -196,6 +197,14 @@ impl Observer {
             }
         }
         seen.feeds(world, announced);
+    }
+
+    /// An endpoint was disabled, which its client's feed says.
+    pub(crate) fn noticed(&self, world: &World, client: ClientNo, at: Timestamp) {
+        let mut seen = self.seen.lock();
+        let sequence = seen.feeds.get(&client).copied().unwrap_or(0) + 1;
+        let own = TransactionId::new(at, PartitionId(0), sequence);
+        seen.feeds(world, vec![(client, own, 0)]);
     }
 
     /// A turn was committed, or refused.

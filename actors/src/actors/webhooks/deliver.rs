@@ -11,6 +11,7 @@ use super::queue::Outcome;
 use super::reading::{read_page, read_replay};
 use crate::domain::endpoint::{DisabledReason, Schedule};
 use crate::ports::endpoints::DeliveryRecord;
+use crate::ports::faults::FaultPoint;
 use crate::ports::store::{CommitError, ReadError};
 
 /// How far an attempt came.
@@ -186,6 +187,7 @@ impl Endpoint {
             };
             ctx.spawn(flight.into_actor(self).map(move |flight, endpoint, ctx| {
                 let _handling = endpoint.hook.vitals.handle();
+                endpoint.node.faults.strike(FaultPoint::EndpointAnswered, None);
                 endpoint.landed(entry.sequence, flight);
                 endpoint.go_on(ctx);
             }));
