@@ -268,7 +268,9 @@ fn told(point: FaultPoint) -> (&'static str, &'static str, Option<&'static str>)
         FaultPoint::WmsLink => ("wms_link", "wms_link/ATL1", Some("panic in wms_link")),
         FaultPoint::FeedHub => ("feed_hub", "feed_hub", None),
         FaultPoint::Manifester => ("manifester", "manifester/ATL1", Some("panic in manifester")),
-        FaultPoint::Endpoint => unreachable!("no endpoint lives here, and ALL is without it"),
+        FaultPoint::Endpoint | FaultPoint::EndpointAnswered => {
+            unreachable!("no endpoint lives here, and ALL is without it")
+        }
     }
 }
 

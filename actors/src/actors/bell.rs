@@ -7,8 +7,8 @@
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use tokio::sync::Notify;
 
 use crate::domain::ids::ClientNo;
 
@@ -19,7 +19,17 @@ pub(crate) struct Bell(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     listeners: AtomicUsize,
-    feeds: RwLock<HashMap<ClientNo, watch::Sender<()>>>,
+    feeds: RwLock<HashMap<ClientNo, Arc<Clapper>>>,
+}
+
+/// One feed's. Listeners are woken in the order in which they began to wait: a `watch` wakes them in
+/// no order, and a world would not be the same from the same seed.
+#[derive(Debug, Default)]
+struct Clapper {
+    rings: AtomicU64,
+    waiting: Notify,
+    /// Changed under the lock of the feeds.
+    listeners: AtomicUsize,
 }
 
 /// A listener's place; given back when dropped.
@@ -27,7 +37,9 @@ struct Inner {
 pub struct Listener {
     bell: Arc<Inner>,
     client: ClientNo,
-    rung: watch::Receiver<()>,
+    clapper: Arc<Clapper>,
+    /// Rings that it has heard.
+    heard: u64,
 }
 
 impl Bell {
@@ -38,7 +50,8 @@ impl Bell {
             return;
         }
         if let Some(feed) = self.0.feeds.read().get(&client) {
-            feed.send_replace(());
+            feed.rings.fetch_add(1, SeqCst);
+            feed.waiting.notify_waiters();
         }
     }
 
@@ -46,8 +59,10 @@ impl Bell {
     pub(crate) fn listen(&self, client: ClientNo) -> Listener {
         self.0.listeners.fetch_add(1, SeqCst);
         let mut feeds = self.0.feeds.write();
-        let rung = feeds.entry(client).or_insert_with(|| watch::Sender::new(())).subscribe();
-        Listener { bell: self.0.clone(), client, rung }
+        let clapper = feeds.entry(client).or_default().clone();
+        clapper.listeners.fetch_add(1, SeqCst);
+        let heard = clapper.rings.load(SeqCst);
+        Listener { bell: self.0.clone(), client, clapper, heard }
     }
 }
 
@@ -55,15 +70,21 @@ impl Listener {
     /// Resolves when the bell was rung since the last time, or since it began to listen. Many rings
     /// are heard as one. May be dropped and called again.
     pub async fn heard(&mut self) {
-        // The sender is dropped with its last listener only, so this one is told.
-        let _rung = self.rung.changed().await;
+        let rung = self.clapper.waiting.notified();
+        tokio::pin!(rung);
+        // From here on a ring wakes it, so that none falls between the look and the wait.
+        rung.as_mut().enable();
+        if self.clapper.rings.load(SeqCst) == self.heard {
+            rung.await;
+        }
+        self.heard = self.clapper.rings.load(SeqCst);
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         let mut feeds = self.bell.feeds.write();
-        if feeds.get(&self.client).is_some_and(|feed| feed.receiver_count() <= 1) {
+        if self.clapper.listeners.fetch_sub(1, SeqCst) == 1 {
             feeds.remove(&self.client);
         }
         drop(feeds);

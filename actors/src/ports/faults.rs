@@ -25,6 +25,8 @@ pub enum FaultPoint {
     FeedHub,
     /// A webhook endpoint is asked for a ping.
     Endpoint,
+    /// A webhook endpoint hears what came of an attempt, which is in no record yet.
+    EndpointAnswered,
 }
 
 impl FaultPoint {

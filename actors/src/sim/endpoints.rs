@@ -12,6 +12,53 @@ use crate::ports::endpoints::{
 use crate::ports::store::{CommitError, ReadError, Written};
 
 use super::disk::at_once;
+use super::inbox::feed_end;
+use super::{Planted, World};
+
+impl World {
+    fn create_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        max: usize,
+    ) -> Result<Option<StoredEndpoint>, CommitError> {
+        let made = at_once(self.disk.create_endpoint(endpoint, max))?.reply;
+        if let Some(made) = &made {
+            self.receivers.created(self, made);
+        }
+        Ok(made)
+    }
+
+    fn change_endpoint(
+        &self,
+        client: ClientNo,
+        id: EndpointId,
+        change: EndpointChange,
+    ) -> Result<Changed, CommitError> {
+        let became = at_once(self.disk.change_endpoint(client, id, change.clone()))?.reply;
+        self.receivers.changed(self, id, &change, &became);
+        Ok(became)
+    }
+
+    fn record(
+        &self,
+        client: ClientNo,
+        id: EndpointId,
+        mut record: DeliveryRecord,
+    ) -> Result<(), CommitError> {
+        if self.plants(Planted::CursorAhead, 300) {
+            record.pending.clear();
+        }
+        if self.plants(Planted::DoneBeforeSent, 300) {
+            record.cursor = feed_end(self, client);
+        }
+        at_once(self.disk.record(client, id, record.clone()))?;
+        if let Some((_, at)) = record.disabled {
+            self.observer.noticed(self, client, at);
+        }
+        self.receivers.recorded(self, id, &record);
+        Ok(())
+    }
+}
 
 impl EndpointStore for FaultyStore {
     fn create_endpoint(
@@ -19,7 +66,7 @@ impl EndpointStore for FaultyStore {
         endpoint: StoredEndpoint,
         max: usize,
     ) -> BoxFuture<Result<Written<Option<StoredEndpoint>>, CommitError>> {
-        self.write(move |w| at_once(w.disk.create_endpoint(endpoint, max)).map(|written| written.reply))
+        self.write(move |w| w.create_endpoint(endpoint, max))
     }
 
     fn change_endpoint(
@@ -28,12 +75,11 @@ impl EndpointStore for FaultyStore {
         id: EndpointId,
         change: EndpointChange,
     ) -> BoxFuture<Result<Written<Changed>, CommitError>> {
-        self.write(move |w| at_once(w.disk.change_endpoint(client, id, change)).map(|written| written.reply))
+        self.write(move |w| w.change_endpoint(client, id, change))
     }
 
     fn endpoints(&self) -> BoxFuture<Result<Vec<StoredEndpoint>, ReadError>> {
-        // Asked at every start and now and then; no world has one yet.
-        self.world.disk.endpoints()
+        self.read(|w| w.disk.endpoints())
     }
 
     fn endpoints_of(&self, client: ClientNo) -> BoxFuture<Result<Vec<StoredEndpoint>, ReadError>> {
@@ -70,7 +116,7 @@ impl EndpointStore for FaultyStore {
         id: EndpointId,
         record: DeliveryRecord,
     ) -> BoxFuture<Result<(), CommitError>> {
-        let write = self.write(move |w| at_once(w.disk.record(client, id, record)));
+        let write = self.write(move |w| w.record(client, id, record));
         Box::pin(async move { write.await?.wait().await })
     }
 

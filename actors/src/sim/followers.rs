@@ -12,7 +12,7 @@ use crate::domain::ids::{ClientNo, PartitionId};
 use crate::domain::stock::StockKey;
 use crate::engine::{Event, Handle, Next};
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{Fence, Store};
+use crate::ports::store::{FeedEntry, Fence, Store};
 use crate::wire::event::event_id;
 
 /// A reader loses its connection after one event in this many.
@@ -45,9 +45,9 @@ impl Followers {
     fn take(&self, world: &World, client: ClientNo, event: &Event) {
         let before = self.seen(client);
         let entry = at_once(world.disk.feed(client, before, 1)).unwrap_or_default().first().copied();
+        let named = entry.is_some_and(|entry| is_named(&entry, &event.id));
         let stored = entry.map(|entry| (entry.sequence, entry.id, entry.version));
         let given = (event.sequence, event.transaction, event.version);
-        let named = event.version == 0 || event.id == event_id(event.transaction, event.version);
         // Events of what a planted bug has spoiled are left aside.
         let spoiled = world.profile.planted.is_some() && event.sequence > before;
         if (stored != Some(given) || !named) && !spoiled {
@@ -99,6 +99,15 @@ fn untold(world: &World) -> Vec<(PartitionId, StockKey)> {
     let image = |partition| at_once(world.disk.load(Fence { partition, epoch: 0, nonce: 0 }));
     let untold = |home| image(home).unwrap_or_default().untold.into_iter().map(move |key| (home, key));
     homes.flat_map(untold).collect()
+}
+
+/// Whether the id of an entry's event is its own: one of a version is named by it, one of stock by its
+/// place in the feed, one about an endpoint by its own id.
+pub(crate) fn is_named(entry: &FeedEntry, id: &str) -> bool {
+    match entry.version {
+        0 => id == entry.id.to_string() || id.ends_with(&format!(".{:020}", entry.sequence)),
+        version => id == event_id(entry.id, version),
+    }
 }
 
 async fn follow(world: Arc<World>, handle: Handle, client: ClientNo) {

@@ -7,13 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::World;
 use super::followers::Followers;
+use super::receivers::{Way, schedule};
 use super::store::FaultyStore;
 use super::wms::WorldWms;
-use crate::domain::endpoint::Schedule;
 use crate::domain::ids::PartitionId;
 use crate::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
 use crate::ports::entropy::{Entropy, SeededEntropy};
-use crate::ports::webhook::NoCourier;
 
 /// A shutdown may take this long while the store answers.
 const GRACE: Duration = Duration::from_secs(60);
@@ -208,7 +207,7 @@ async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, life: &Arc<Life>, seed: 
             let (wms, life) = (wms.clone(), life.clone());
             Box::new(move |warehouse, sink| wms.face(&life, warehouse.partition, sink))
         },
-        courier: Arc::new(NoCourier),
+        courier: Arc::new(Way::new(world.clone(), life.clone())),
     };
     loop {
         match Engine::start(options()).await {
@@ -248,6 +247,6 @@ fn rules() -> Rules {
         retention: Duration::from_secs(30 * 86_400),
         events_retention: Duration::from_secs(30 * 86_400),
         waiters_max: 100,
-        webhook_schedule: Schedule::new(vec![Duration::from_secs(5)]),
+        webhook_schedule: schedule(),
     }
 }

@@ -1,5 +1,5 @@
 //! The seeded world: the production actors, turn and fold over a store that fails, a WMS that
-//! repeats and delays, readers of every feed, panics in any handler, clocks that step, nodes that die between any two
+//! repeats and delays, readers of every feed, receivers of webhooks, panics in any handler, clocks that step, nodes that die between any two
 //! writes and nodes that fight for a partition; one thread, one paused clock.
 //!
 //! A seed decides everything. Safety is checked at every write of the store, liveness once the
@@ -11,12 +11,15 @@ mod disk;
 mod endpoints;
 mod floor;
 mod followers;
+mod inbox;
 mod judge;
 mod life;
 mod observer;
 mod operator;
 mod planted;
 mod profile;
+mod receivers;
+mod shops;
 mod store;
 mod submissions;
 mod wms;
@@ -42,6 +45,7 @@ use clock::WorldClock;
 use followers::Followers;
 use life::{End, Life, Nodes};
 use observer::Observer;
+use receivers::Receivers;
 use wms::WorldWms;
 use workload::Workload;
 
@@ -53,6 +57,7 @@ pub(crate) struct World {
     pub(crate) disk: MemoryStore,
     pub(crate) observer: Observer,
     pub(crate) followers: Followers,
+    pub(crate) receivers: Receivers,
     /// False once faults have healed.
     faulty: AtomicBool,
     visits: Mutex<u32>,
@@ -205,6 +210,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
     let world = Arc::new(World {
         observer: Observer::new(profile.traced),
         followers: Followers::default(),
+        receivers: Receivers::default(),
         profile,
         clock,
         chance: SeededEntropy::new(seed),
@@ -303,5 +309,7 @@ async fn work(
     }
     workload.rest(&nodes).await;
     workload.knock(&nodes).await;
+    world.followers.rest(world).await;
+    shops::rest(world, &nodes).await;
     world.followers.rest(world).await;
 }

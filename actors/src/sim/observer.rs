@@ -205,6 +205,14 @@ impl Observer {
         seen.feeds(world, announced);
     }
 
+    /// An endpoint was disabled, which its client's feed says.
+    pub(crate) fn noticed(&self, world: &World, client: ClientNo, at: Timestamp) {
+        let mut seen = self.seen.lock();
+        let sequence = seen.feeds.get(&client).copied().unwrap_or(0) + 1;
+        let own = TransactionId::new(at, PartitionId(0), sequence);
+        seen.feeds(world, vec![(client, own, 0)]);
+    }
+
     /// A turn was committed, or refused.
     pub(crate) fn committed(&self, world: &World, fence: Fence, turn: &TurnCommit, written: bool) {
         let mut seen = self.seen.lock();

@@ -26,11 +26,17 @@ pub enum Planted {
     VersionRewritten,
     /// A command is stored as another client's.
     MixedClients,
+    /// An endpoint's cursor moves on, and what failed has no row.
+    CursorAhead,
+    /// Deliveries are recorded as done before they were attempted.
+    DoneBeforeSent,
+    /// A delivery goes to another client's address.
+    MisledDelivery,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 11] = [
+    pub const ALL: [Planted; 14] = [
         Planted::LostCommand,
         Planted::LostWakeUp,
         Planted::LateWakeUp,
@@ -42,6 +48,9 @@ impl Planted {
         Planted::StaleOwner,
         Planted::VersionRewritten,
         Planted::MixedClients,
+        Planted::CursorAhead,
+        Planted::DoneBeforeSent,
+        Planted::MisledDelivery,
     ];
 
     /// The invariant that it breaks.
@@ -52,10 +61,28 @@ impl Planted {
             Planted::DoubleShip | Planted::EffectBeforeCommit => "INV-2",
             Planted::Overpromise => "INV-3",
             Planted::StockFromNothing => "INV-4",
-            Planted::FeedNumberTwice => "INV-5",
+            Planted::FeedNumberTwice | Planted::CursorAhead | Planted::DoneBeforeSent => "INV-5",
             Planted::StaleOwner => "INV-6",
             Planted::VersionRewritten => "INV-7",
-            Planted::MixedClients => "INV-8",
+            Planted::MixedClients | Planted::MisledDelivery => "INV-8",
+        }
+    }
+
+    /// True when it spoils how events are delivered, and not what is delivered.
+    pub(crate) fn is_of_deliveries(self) -> bool {
+        match self {
+            Planted::CursorAhead | Planted::DoneBeforeSent | Planted::MisledDelivery => true,
+            Planted::LostCommand
+            | Planted::LostWakeUp
+            | Planted::LateWakeUp
+            | Planted::DoubleShip
+            | Planted::EffectBeforeCommit
+            | Planted::Overpromise
+            | Planted::StockFromNothing
+            | Planted::FeedNumberTwice
+            | Planted::StaleOwner
+            | Planted::VersionRewritten
+            | Planted::MixedClients => false,
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct Profile {
     pub last_words: bool,
     /// WMS calls that fail, are answered late, or are answered twice.
     pub wms_faults: u64,
-    /// WMS calls with which a silence of up to minutes begins.
+    /// Calls of the WMS, and attempts of a webhook, with which a silence of up to minutes begins.
     pub silences: u64,
     /// Reports that are repeated.
     pub repeats: u64,
@@ -57,6 +57,10 @@ pub struct Profile {
     pub refusals: u64,
     /// Cancellations that it decides later, through the control lane.
     pub pendings: u64,
+    /// True when clients have webhook endpoints.
+    pub webhooks: bool,
+    /// Attempts of a webhook that go wrong.
+    pub receiver_faults: u64,
     /// A bug that the world plants, to see that it is found.
     pub planted: Option<Planted>,
     /// True to keep every line of the trace and not only its digest.
@@ -91,6 +95,8 @@ impl Profile {
             forgets: 0,
             refusals: 0,
             pendings: 0,
+            webhooks: false,
+            receiver_faults: 0,
             planted: None,
             traced: false,
         }
@@ -119,12 +125,15 @@ impl Profile {
             forgets: 20,
             refusals: 30,
             pendings: 300,
+            webhooks: true,
+            receiver_faults: 200,
             ..Profile::calm()
         }
     }
 
     /// The harsh world of a seed: one to three warehouses, every second one without rivals, for
-    /// what only a stale owner may do is a violation there, and now and then a long one.
+    /// what only a stale owner may do is a violation there, now and then a long one, and every fifth
+    /// with webhooks, for signing and rendering again make a world twice as long.
     #[must_use]
     pub fn of_seed(seed: u64) -> Profile {
         let harsh = Profile::harsh();
@@ -132,6 +141,7 @@ impl Profile {
             steps: if seed % 16 == 7 { 3 * harsh.steps } else { harsh.steps },
             warehouses: 1 + (seed % 3) as u16,
             rivals: if seed.is_multiple_of(2) { harsh.rivals } else { 0 },
+            webhooks: seed.is_multiple_of(5),
             ..harsh
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::World;
 use super::life::Nodes;
+use super::shops;
 use super::submissions::{CLIENTS, SKUS, Writer, sku};
 use crate::domain::command::{Change, Command};
 use crate::domain::fact::{Accepted, Fact, Recorded};
@@ -68,7 +69,14 @@ impl Workload {
             left -= 1;
             nodes.tick().await;
             self.step_clock();
+            let webhooks = self.world.profile.webhooks;
+            if webhooks && self.step == 1 {
+                shops::open(&self.world, nodes.front()).await;
+            }
             self.act(nodes.front()).await;
+            if webhooks && self.world.chance.below(4) == 0 {
+                shops::act(&self.world, nodes.front()).await;
+            }
             let lull = self.world.strikes(self.world.profile.lulls);
             tokio::time::sleep(self.world.pause(if lull { LULL_MS } else { 120 })).await;
         }

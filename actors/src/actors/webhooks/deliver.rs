@@ -11,6 +11,7 @@ use super::queue::Outcome;
 use super::reading::{read_page, read_replay};
 use crate::domain::endpoint::{DisabledReason, Schedule};
 use crate::ports::endpoints::DeliveryRecord;
+use crate::ports::faults::FaultPoint;
 use crate::ports::store::{CommitError, ReadError};
 
 /// How far an attempt came.
@@ -169,7 +170,10 @@ impl Endpoint {
     fn attempt(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
         loop {
-            let Some(held) = self.held.as_mut().filter(|held| !held.troubled) else { return };
+            let Some(held) = self.held.as_mut() else { return };
+            if !held.may_attempt() {
+                return;
+            }
             let Some((entry, behind)) = held.queue.next(now) else { return };
             let (node, endpoint) = (self.node.clone(), held.endpoint.clone());
             let flight = async move {
@@ -183,6 +187,7 @@ impl Endpoint {
             };
             ctx.spawn(flight.into_actor(self).map(move |flight, endpoint, ctx| {
                 let _handling = endpoint.hook.vitals.handle();
+                endpoint.node.faults.strike(FaultPoint::EndpointAnswered, None);
                 endpoint.landed(entry.sequence, flight);
                 endpoint.go_on(ctx);
             }));
@@ -211,12 +216,12 @@ impl Endpoint {
         }
     }
 
-    /// Sets the clock for the next attempt that is not due yet.
+    /// Sets the clock for the next attempt that is not due yet. While none may begin, a clock would only
+    /// ring again and again for what is due already.
     fn wait(&mut self, ctx: &mut Context<Self>) {
         let now = self.node.now();
-        // What is troubled goes on when its record has gone through, not by the clock.
-        let Some(held) = self.held.as_mut().filter(|held| !held.troubled) else { return };
-        let due = held.queue.next_at();
+        let Some(held) = &mut self.held else { return };
+        let due = if held.may_attempt() { held.queue.next_at() } else { None };
         if held.timer.map(|(at, _)| at) == due {
             return;
         }

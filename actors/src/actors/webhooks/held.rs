@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::queue::{Outcome, Queue, Settlement};
 use super::reading::Page;
-use crate::domain::endpoint::{DisabledReason, Fortune};
+use crate::domain::endpoint::{DeliveryMode, DisabledReason, Fortune};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
     Attempt, DeadDelivery, Deliveries, DeliveryRecord, PendingDelivery, Replay, Standing, StoredEndpoint,
@@ -38,6 +38,8 @@ pub(super) struct Held {
     pub(super) reading: bool,
     pub(super) may_have_more: bool,
     pub(super) replaying: bool,
+    /// The feed was read to its end once, or as far as there was room.
+    caught_up: bool,
     /// Replays that are done and may still be found in the store.
     pub(super) replayed: BTreeSet<Uuid>,
     pub(super) disabled: bool,
@@ -87,6 +89,7 @@ impl Held {
             reading: false,
             may_have_more: true,
             replaying: false,
+            caught_up: false,
             replayed: BTreeSet::new(),
             disabled: false,
             timer: None,
@@ -217,6 +220,19 @@ impl Held {
             self.queue.passed(last);
         }
         self.may_have_more |= full;
+        self.caught_up |= !full;
+    }
+
+    /// Whether attempts may begin. With `latest` a row, or an event that is read again, may have been
+    /// replaced before a death by a newer one that was delivered and is in no record: what is to
+    /// replace it again is read first, or versions would go back at the consumer.
+    pub(super) fn may_attempt(&mut self) -> bool {
+        self.caught_up |= !self.queue.has_room();
+        let is_ready = match self.endpoint.settings.delivery {
+            DeliveryMode::Latest => self.caught_up,
+            DeliveryMode::Every => true,
+        };
+        is_ready && !self.troubled
     }
 
     pub(super) fn take_up_again(&mut self, wanted: Vec<FeedEntry>, now: Timestamp) {

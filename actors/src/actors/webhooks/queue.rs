@@ -199,6 +199,10 @@ impl Queue {
         if self.items.contains_key(&entry.sequence) {
             return Settlement::default();
         }
+        // With `latest` such a row has replaced what is read again before it.
+        if self.mode == DeliveryMode::Latest && self.has_newer(entry) {
+            return Settlement { finished: vec![entry.sequence], ..Settlement::default() };
+        }
         self.unstored.insert(entry.sequence);
         let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false });
         let pending = self.keep_followers(entry.subject());
@@ -211,17 +215,17 @@ impl Queue {
         if self.items.contains_key(&entry.sequence) {
             return None;
         }
-        let newer = self
-            .lines
-            .get(&entry.subject())
-            .and_then(|line| line.last())
-            .is_some_and(|n| *n > entry.sequence);
-        if self.mode == DeliveryMode::Latest && newer {
+        if self.mode == DeliveryMode::Latest && self.has_newer(entry) {
             return None;
         }
         let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: true, flying: false });
         let pending = vec![PendingDelivery { entry, attempts: 0, next_at: now }];
         Some(Settlement { pending, finished, ..Settlement::default() })
+    }
+
+    /// Whether a newer event of the same transaction waits or flies.
+    fn has_newer(&self, entry: FeedEntry) -> bool {
+        self.lines.get(&entry.subject()).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence)
     }
 
     fn join(&mut self, item: Item) -> Vec<u64> {
@@ -387,8 +391,7 @@ impl Queue {
 
     fn failed(&mut self, entry: FeedEntry, attempts: u16, due: Option<Timestamp>) -> Settlement {
         let sequence = entry.sequence;
-        let has_newer = self.lines.get(&entry.subject()).is_some_and(|line| line.last() > Some(&sequence));
-        if self.mode == DeliveryMode::Latest && has_newer {
+        if self.mode == DeliveryMode::Latest && self.has_newer(entry) {
             self.remove(sequence);
             return Settlement { finished: vec![sequence], ..Settlement::default() };
         }
@@ -428,6 +431,19 @@ mod tests {
 
     fn schedule() -> Schedule {
         Schedule::new(vec![Duration::from_secs(5), Duration::from_secs(30)])
+    }
+
+    #[test]
+    fn a_row_beyond_the_cursor_has_replaced_what_is_read_again_before_it() {
+        let row = PendingDelivery { entry: entry(2, 1), attempts: 1, next_at: NOW };
+        let taken = |mode| {
+            let mut queue = Queue::new(mode, 0, vec![row]);
+            let settlement = queue.take_up(entry(1, 1), NOW);
+            assert_eq!(queue.take_up(entry(2, 1), NOW), Settlement::default());
+            (settlement.finished, queue.len(), queue.cursor(), begin(&mut queue, NOW))
+        };
+        assert_eq!(taken(DeliveryMode::Latest), (vec![1], 1, 2, vec![2]));
+        assert_eq!(taken(DeliveryMode::Every), (vec![], 2, 0, vec![1]));
     }
 
     /// The sequences of all attempts that may begin now.
