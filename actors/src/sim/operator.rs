@@ -20,8 +20,13 @@ impl Workload {
     /// Something that an operator does for no good reason.
     pub(crate) async fn operate(&self, handle: &Handle) {
         let world = &self.world;
-        let home = PartitionId(1 + world.chance.below(u64::from(world.profile.warehouses)) as u16);
-        let letters = letters(world, home);
+        let any = 1 + world.chance.below(u64::from(world.profile.warehouses)) as u16;
+        let homes = (any..=world.profile.warehouses).chain(1..any).map(PartitionId);
+        // Wherever there is a letter, for there are few.
+        let (home, letters) = homes
+            .map(|home| (home, letters(world, home)))
+            .find(|(_, letters)| !letters.is_empty())
+            .unwrap_or((PartitionId(any), Vec::new()));
         let letter = letters.get(world.chance.below(letters.len().max(1) as u64) as usize);
         match (world.chance.below(4), letter) {
             (0, Some((n, letter))) if letter.kind == DeadKind::Order => {
