@@ -101,7 +101,10 @@ impl Held {
     /// The endpoint's record is another.
     pub(super) fn refresh(&mut self, endpoint: Arc<StoredEndpoint>) {
         self.filter = filter(&endpoint.settings.types);
-        self.queue.mode_is(endpoint.settings.delivery);
+        for replaced in self.queue.mode_is(endpoint.settings.delivery) {
+            self.unrecorded.pending.remove(&replaced);
+            self.unrecorded.finished.insert(replaced);
+        }
         match endpoint.standing {
             Standing::Enabled => {}
             Standing::Disabled(_) | Standing::Deleted => self.disabled = true,

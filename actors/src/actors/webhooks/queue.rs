@@ -149,9 +149,24 @@ impl Queue {
         queue
     }
 
-    /// From here on events of a transaction replace each other, or do not.
-    pub(crate) fn mode_is(&mut self, mode: DeliveryMode) {
+    /// From here on events of a transaction replace each other, or do not. Answers what is replaced by
+    /// that, as well of what was found after a death: an event may have had a row while the one before it
+    /// was under way.
+    #[must_use]
+    pub(crate) fn mode_is(&mut self, mode: DeliveryMode) -> Vec<u64> {
         self.mode = mode;
+        match mode {
+            DeliveryMode::Every => Vec::new(),
+            DeliveryMode::Latest => {
+                let older = self.lines.values().flat_map(|line| line.iter().rev().skip(1));
+                let waits = |n: &&u64| self.items.get(n).is_some_and(|item| !item.flying);
+                let replaced: Vec<u64> = older.filter(waits).copied().collect();
+                for sequence in &replaced {
+                    self.remove(*sequence);
+                }
+                replaced
+            }
+        }
     }
 
     /// The last event that was taken up.
@@ -566,6 +581,17 @@ mod tests {
         assert_eq!(begin(&mut queue, NOW), NONE);
         settle(&mut queue, 2, Outcome::Delivered, NOW);
         assert_eq!(begin(&mut queue, NOW), [1]);
+    }
+
+    #[test]
+    fn of_two_rows_of_a_transaction_latest_keeps_the_newer() {
+        let row = |n| PendingDelivery { entry: entry(n, 1), attempts: 1, next_at: NOW };
+        let mut queue = Queue::new(DeliveryMode::Latest, 9, vec![row(3), row(7)]);
+        assert_eq!(queue.mode_is(DeliveryMode::Latest), [3]);
+        assert_eq!((begin(&mut queue, NOW), queue.len()), (vec![7], 1));
+        let mut queue = Queue::new(DeliveryMode::Every, 9, vec![row(3), row(7)]);
+        assert_eq!(queue.mode_is(DeliveryMode::Every), NONE);
+        assert_eq!((begin(&mut queue, NOW), queue.len()), (vec![3], 2));
     }
 
     #[test]
