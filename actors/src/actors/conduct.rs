@@ -297,7 +297,7 @@ pub(super) async fn perform(
     }
     for (id, open) in owing.manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
         if open.manifest.owes_loading() {
-            owed.manifests.push(manifest_out(book, *id, open));
+            owed.manifests.push(manifest_out(*id, open));
         }
     }
     if !owed.is_empty() {

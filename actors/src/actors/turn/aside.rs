@@ -4,7 +4,7 @@
 use super::Turn;
 use crate::actors::book::{OpenManifest, OpenOrder};
 use crate::domain::command::Command;
-use crate::domain::fact::{CancellationFact, Fact, FailedCause, MoveFact};
+use crate::domain::fact::{CancellationFact, Fact, FailedCause, MoveFact, OrderFact};
 use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::NotPossible;
 use crate::ports::store::{
@@ -153,7 +153,7 @@ impl Turn<'_> {
         if !self.reopen(id) {
             return false;
         }
-        let Some(open) = self.book.order(id) else { return true };
+        let Some(open) = self.book.order(id).filter(|o| !o.order.is_done()) else { return true };
         let aside = open.order.is_aside();
         let decided = match asked {
             Instruction::Redrive(_) => open.order.redrive(),
@@ -198,7 +198,26 @@ impl Turn<'_> {
             return true;
         }
         self.writes.opened.push(id);
+        // What it owes is owed from here on, whether or not a new fact says so.
+        self.owing.insert(id);
+        let mut left = Vec::new();
+        for manifest in open.order.manifests() {
+            match self.book.manifests.get_mut(&manifest) {
+                Some(on_it) => {
+                    on_it.orders.insert(id);
+                }
+                None if self.away.contains_key(&manifest) => {}
+                None if self.past_manifests.contains(&manifest) => left.push(manifest),
+                None => {}
+            }
+        }
         self.book.insert(open);
+        // Nobody could book its cartons when these left.
+        left.sort_unstable();
+        left.dedup();
+        for manifest in left {
+            self.record(id, vec![OrderFact::Shipped { manifest }]);
+        }
         true
     }
 

@@ -19,9 +19,10 @@ use crate::actors::webhooks::Hooks;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
 use crate::domain::fact::{
-    Accepted, ExceptionCode, Fact, FailedCause, ManifestFact, OrderFact, Recorded, Units,
+    Accepted, Carton, ExceptionCode, Fact, FailedCause, LineUnits, ManifestFact, OrderFact, Recorded, Units,
 };
 use crate::domain::ids::{ClientNo, LineNo, PartitionId, ReleaseId, TraceContext, TransactionId};
+use crate::domain::sscc::Sscc;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::clock::SystemClock;
@@ -310,21 +311,87 @@ fn a_redriven_order_is_sent_to_the_wms_again_and_a_given_up_one_is_called_back()
     assert_eq!(book.orders().map(|o| o.order.id).collect::<Vec<_>>(), [id(3)]);
 }
 
+/// An order of one line with all its units in a carton, on `manifest` if that is given.
+fn packed(n: u64, manifest: Option<TransactionId>) -> StoredTransaction {
+    let sscc = Sscc::build("0614141".parse().unwrap(), n);
+    let carton = Carton {
+        sscc,
+        carton_id: None,
+        tracking_number: None,
+        weight_g: None,
+        lines: LineUnits::from_slice(&[(1, 2)]),
+    };
+    let packed =
+        OrderFact::Packed { n: 1, picked: Units::Whole, cartons: vec![carton], carrier: "ups".into() };
+    let released = [
+        OrderFact::Allocated { units: Units::Whole },
+        OrderFact::Released { n: 1, wave: id(91), units: Units::Whole },
+        packed,
+    ];
+    let manifested =
+        manifest.map(|manifest| OrderFact::Manifested { manifest, cartons: std::iter::once(sscc).collect() });
+    stored(n, released.into_iter().chain(manifested).collect())
+}
+
 #[test]
-fn a_manifest_and_a_wave_that_kill_are_put_away_and_the_manifest_can_be_loaded_again() {
+fn an_order_that_was_put_away_unread_owes_on_its_return_what_it_owed_before() {
     let (site, mut book) = (site(), book());
+    let order = packed(1, None);
+    let away = turn(&site, &mut book, |t| t.put_away(id(1), "it kills".into()));
+    let back = turn(&site, &mut book, |t| {
+        t.visit(&order);
+        t.control(vec![asked(Instruction::Redrive(1), &away.writes.dead[0])]);
+    });
+    assert_eq!(facts_of(&back), [], "nothing happened to it");
+    assert!(back.touched.contains(&id(1)), "its carton is to be loaded");
+}
+
+#[test]
+fn what_left_while_its_order_was_put_away_is_booked_on_its_return() {
+    let shipped = vec![Fact::Order(OrderFact::Shipped { manifest: id(5) })];
+    for (departed, expected) in [(true, shipped), (false, Vec::new())] {
+        let (site, mut book) = (site(), book());
+        let order = packed(1, Some(id(5)));
+        let mut manifest = closed_manifest(5);
+        let image = PartitionImage { open: vec![manifest.clone()], ..PartitionImage::default() };
+        if departed {
+            manifest.facts.push(recorded(Fact::Manifest(ManifestFact::Departed)));
+        } else {
+            book.manifests = Book::restore(&image, Waits::default()).0.manifests;
+        }
+        let away = turn(&site, &mut book, |t| t.put_away(id(1), "it kills".into()));
+        let back = turn(&site, &mut book, |t| {
+            t.visit(&order);
+            t.visit(&manifest);
+            t.control(vec![asked(Instruction::Redrive(1), &away.writes.dead[0])]);
+        });
+        assert_eq!(facts_of(&back), expected);
+        assert_eq!(back.writes.settled, [(1, Settled::Redriven)]);
+        assert_eq!(book.order(id(1)).is_none(), departed, "what has left is done");
+        let waits = book.manifests.get(&id(5)).map(|m| m.orders.clone()).unwrap_or_default();
+        assert_eq!(waits.contains(&id(1)), !departed, "the departure is to find it");
+    }
+}
+
+fn closed_manifest(n: u64) -> StoredTransaction {
     let command = ManifestCommand {
-        reference: "m1".parse().unwrap(),
+        reference: format!("m{n}").parse().unwrap(),
         carrier: "ups".into(),
         service_level: "ground".into(),
     };
-    let manifest = StoredTransaction {
-        id: id(5),
+    StoredTransaction {
+        id: id(n),
         client: ClientNo::HOUSE,
         digest: [0; 32],
         command: Command::Manifest(command),
         facts: vec![accepted(), recorded(Fact::Manifest(ManifestFact::Closed { cartons: 1 }))],
-    };
+    }
+}
+
+#[test]
+fn a_manifest_and_a_wave_that_kill_are_put_away_and_the_manifest_can_be_loaded_again() {
+    let (site, mut book) = (site(), book());
+    let manifest = closed_manifest(5);
     let image = PartitionImage { open: vec![manifest.clone()], ..PartitionImage::default() };
     book.manifests = Book::restore(&image, Waits::default()).0.manifests;
     let away = turn(&site, &mut book, |t| t.convict(Conviction::Open(id(5)), DEATHS_MAX));
