@@ -16,6 +16,7 @@ use crate::domain::manifest::Manifest;
 use crate::domain::order::Order;
 use crate::domain::rank::Rank;
 use crate::domain::state::State;
+use crate::domain::stock::{Position, StockKey};
 use crate::domain::time::Timestamp;
 use crate::ports::store::{PartitionImage, StoredTransaction, StoredWave};
 
@@ -104,6 +105,8 @@ pub(crate) enum Unfoldable {
 pub(crate) struct Aside {
     pub(crate) transactions: Vec<(TransactionId, String)>,
     pub(crate) waves: Vec<(WaveId, String)>,
+    /// With what stands in their place.
+    pub(crate) positions: Vec<(StockKey, Position, String)>,
 }
 
 impl OpenOrder {
@@ -172,8 +175,11 @@ impl Book {
     /// Folds everything that is open, and says what cannot be held.
     pub(crate) fn restore(image: &PartitionImage, waits: Waits) -> (Book, Aside) {
         let mut book = Book { waits, ..Book::default() };
-        let mut aside =
-            Aside { transactions: image.unreadable.clone(), waves: image.unreadable_waves.clone() };
+        let mut aside = Aside {
+            transactions: image.unreadable.clone(),
+            waves: image.unreadable_waves.clone(),
+            positions: Vec::new(),
+        };
         for stored in &image.open {
             match OpenOrder::fold(stored) {
                 Ok(Some(order)) => book.insert(order),
@@ -195,7 +201,24 @@ impl Book {
         for StoredWave { id, releases } in &image.waves {
             book.wave_out(*id, releases.clone());
         }
+        for (key, why) in &image.unreadable_positions {
+            aside.positions.push((key.clone(), book.promised(key), why.clone()));
+        }
         (book, aside)
+    }
+
+    /// A position of which nothing is known but what its orders hold and wait for: that much is taken
+    /// to be there, and nothing more is offered.
+    fn promised(&self, (client, sku): &StockKey) -> Position {
+        let orders = self.orders.values().filter(|o| o.client == *client);
+        let lines = orders.flat_map(|o| o.order.footprint()).filter(|line| line.sku == *sku);
+        let mut position = Position { known: true, ..Position::default() };
+        for line in lines {
+            position.reserved += line.reserved;
+            position.backordered += line.backordered;
+        }
+        position.on_hand = i64::try_from(position.reserved).unwrap_or(i64::MAX);
+        position
     }
 
     /// A wave is out; its releases wait for an answer.

@@ -201,6 +201,7 @@ async fn decide(site: &Site, tree: &Tree, hand: &mut Hand, input: Input) -> Resu
     turn.unreadable.extend(found.unreadable);
     aside.transactions.into_iter().for_each(|(id, why)| turn.put_away(id, why));
     aside.waves.into_iter().for_each(|(id, why)| turn.put_wave_away(id, why, &[]));
+    aside.positions.into_iter().for_each(|(key, held, why)| turn.replace_position(key, held, why));
     if let Some((convicted, deaths)) = convicted {
         turn.convict(convicted, deaths);
     }

@@ -81,7 +81,10 @@ impl Warehouse {
         let (mut book, aside) = Book::restore(image, waits);
         // As if they had changed now: the owner before may just have told of them.
         image.untold.iter().for_each(|key| book.untold.changed(key, self.site.node.now()));
-        let mut ledger = Ledger::new(image.positions.iter().cloned());
+        let replaced: Vec<_> =
+            aside.positions.iter().map(|(key, position, _)| (key.clone(), *position)).collect();
+        replaced.iter().for_each(|(key, _)| book.untold.changed(key, self.site.node.now()));
+        let mut ledger = Ledger::new(image.positions.iter().cloned().chain(replaced));
         for open in book.orders() {
             ledger.remember(open.client, open.order.waiting());
         }

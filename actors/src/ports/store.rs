@@ -386,6 +386,8 @@ pub struct PartitionImage {
     pub unreadable: Vec<(TransactionId, String)>,
     /// Waves whose bytes cannot be read, and why.
     pub unreadable_waves: Vec<(WaveId, String)>,
+    /// Positions whose bytes cannot be read, and why.
+    pub unreadable_positions: Vec<(StockKey, String)>,
     /// What is remembered of its trees' deaths; `in_hand` is as the tree before left it.
     pub trouble: Trouble,
 }
@@ -668,6 +670,8 @@ pub enum DeadKind {
     Confirmation,
     /// A wave that cannot be read or sent.
     Wave,
+    /// A position of the stock whose bytes cannot be read.
+    Stock,
 }
 
 /// What a feed keeps.

@@ -112,6 +112,7 @@ fn item(warehouse: &str, id: LetterId, letter: DeadLetter) -> Item<'_> {
         DeadKind::Order => "order",
         DeadKind::Confirmation => "confirmation",
         DeadKind::Wave => "wave",
+        DeadKind::Stock => "stock",
     };
     let DeadLetter { kind: _, id: transaction_id, reason, detail, at, entry: _ } = letter;
     Item {

@@ -7,6 +7,7 @@ use crate::domain::command::Command;
 use crate::domain::fact::{CancellationFact, Fact, FailedCause, MoveFact, OrderFact};
 use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::NotPossible;
+use crate::domain::stock::{Position, StockKey};
 use crate::ports::store::{
     DeadKind, DeadLetter, Instruction, Lane, LaneEntry, LaneItem, Settled, StoredTransaction, StoredWave,
 };
@@ -118,12 +119,20 @@ impl Turn<'_> {
         self.bury(DeadKind::Wave, None, format!("wave {id}: {reason}"), releases.join(" "), None);
     }
 
+    /// A position that cannot be read is written anew from what is known of it.
+    pub(crate) fn replace_position(&mut self, key: StockKey, position: Position, reason: String) {
+        let owner = self.site.node.client_names.get(&key.0).map_or("", String::as_str);
+        let detail = format!("{} of client {owner}: nothing is offered before a count", key.1);
+        self.writes.positions.push((key, position));
+        self.bury(DeadKind::Stock, None, reason, detail, None);
+    }
+
     /// Does what an operator wants done with a dead letter. One that is dealt with means nothing.
     pub(super) fn instructed(&mut self, asked: Instruction, letter: Option<&DeadLetter>) {
         let Some(letter) = letter else { return };
         let done = match (letter.kind, letter.id, letter.entry) {
             (DeadKind::Order, Some(id), None) => self.order_instructed(asked, id),
-            (kind @ (DeadKind::Order | DeadKind::Confirmation | DeadKind::Wave), id, entry) => match asked {
+            (kind, id, entry) => match asked {
                 // The commit puts it back into its lane.
                 Instruction::Redrive(_) => entry.is_some(),
                 // An order that nobody can decide about would be lost.
@@ -286,7 +295,7 @@ impl Turn<'_> {
         let mut dead = std::mem::take(&mut self.writes.dead);
         dead.retain(|letter| match (letter.kind, letter.id, letter.entry) {
             (DeadKind::Order, Some(id), None) => self.order(id).is_none_or(|o| o.order.is_failed()),
-            (DeadKind::Order | DeadKind::Confirmation | DeadKind::Wave, _, _) => true,
+            (DeadKind::Order | DeadKind::Confirmation | DeadKind::Wave | DeadKind::Stock, _, _) => true,
         });
         self.writes.dead = dead;
         let mut relieved = std::mem::take(&mut self.writes.relieved);

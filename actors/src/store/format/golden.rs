@@ -376,6 +376,7 @@ fn records() -> Vec<Sample> {
         dead("order", DeadKind::Order, Some(id(1))),
         dead("confirmation", DeadKind::Confirmation, None),
         dead("wave", DeadKind::Wave, Some(id(2))),
+        dead("stock", DeadKind::Stock, None),
         dead("entry", DeadKind::Order, Some(id(1))),
         instruction("redrive", Instruction::Redrive(7)),
         instruction("give_up", Instruction::GiveUp(7)),

@@ -231,11 +231,15 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
     rows.walk(Table::Stock, &prefix, None, &mut |key, value| {
         let client = ClientNo(keys::u32_at(key, 2).ok_or_else(|| misshapen(Table::Stock))?);
         let sku = sku_of(key)?;
-        let position = decoded(|| format!("the position of {sku}"), format::decode_position(value))?;
-        if format::is_untold_position(value) {
-            image.untold.push((client, sku.clone()));
+        match format::decode_position(value) {
+            Ok(position) => {
+                if format::is_untold_position(value) {
+                    image.untold.push((client, sku.clone()));
+                }
+                image.positions.push(((client, sku), position));
+            }
+            Err(e) => image.unreadable_positions.push(((client, sku), e.to_string())),
         }
-        image.positions.push(((client, sku), position));
         Ok(Walk::On)
     })?;
     walk_chunked(rows, Table::Waves, &prefix, None, 2 + 16, &mut |key, value| {
