@@ -121,7 +121,7 @@ impl Pipeline {
                 self.show(&hand);
                 self.gathers_for = if hand.inputs < INPUTS_FULL { GATHERS_FOR } else { Duration::ZERO };
                 let now = self.site.node.now();
-                let next = hand.book.next_deadline().min(hand.standing.closes_at);
+                let next = hand.book.next_deadline().min(hand.book.next_look()).min(hand.standing.closes_at);
                 let again = self.again || hand.more || next <= now || self.site.desk.is_nudged();
                 self.hand = Some(hand);
                 if again {

@@ -14,6 +14,7 @@ use super::time::WireTime;
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::fact::{Accepted, Fact, OrderFact};
 use crate::domain::ids::TransactionId;
+use crate::domain::promise::ToldEstimate;
 use crate::domain::state::State;
 
 /// What an event is about: the CloudEvent's `type`.
@@ -21,6 +22,8 @@ use crate::domain::state::State;
 pub enum EventType {
     /// `wavegate.order.exception`: the fact is an exception.
     Exception,
+    /// `wavegate.order.estimate_changed`: about no fact of the order, but when it will probably ship.
+    EstimateChanged,
     /// `wavegate.<kind>.<state>`: any other fact, with the state after it.
     State(Kind, State),
     /// `wavegate.endpoint.disabled`: about a webhook endpoint, and no transaction.
@@ -64,6 +67,7 @@ impl fmt::Display for EventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventType::Exception => f.write_str("wavegate.order.exception"),
+            EventType::EstimateChanged => f.write_str("wavegate.order.estimate_changed"),
             EventType::EndpointDisabled => f.write_str("wavegate.endpoint.disabled"),
             EventType::InventoryChanged => f.write_str("wavegate.inventory.changed"),
             EventType::State(kind, state) => write!(f, "wavegate.{}.{}", kind.as_str(), state.as_str()),
@@ -132,6 +136,23 @@ impl<'a> CloudEvent<'a> {
             data,
         })
     }
+
+    /// The event that tells of an estimate, beside the version that the order was at then.
+    #[must_use]
+    pub fn of_estimate(source: &Source<'a>, told: &ToldEstimate, include: Include) -> Option<Self> {
+        let mut event = CloudEvent::of(source, told.version, Some(told.sequence), include)?;
+        event.id = estimate_id(source.id, told.version, told.sequence);
+        event.r#type = EventType::EstimateChanged;
+        event.time = WireTime(told.at);
+        event.data.estimate = Some(told.estimate.into());
+        Some(event)
+    }
+}
+
+/// `<transaction>.<version>.e<n>`; n is the event's number in its feed.
+#[must_use]
+pub fn estimate_id(id: TransactionId, version: u32, sequence: u64) -> String {
+    format!("{}.e{sequence}", event_id(id, version))
 }
 
 /// `<transaction>.<version>`: the same on every resend of an event.

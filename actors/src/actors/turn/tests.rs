@@ -74,6 +74,7 @@ pub(crate) fn site() -> Site {
         manifest_close_every: Duration::from_secs(1),
         manifest_cartons_max: 200,
         sscc_prefix: "0614141".parse().unwrap(),
+        outcomes_min: 30,
         retention: Duration::from_secs(60),
         events_retention: Duration::from_secs(60),
         waiters_max: 1,
