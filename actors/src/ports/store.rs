@@ -732,7 +732,7 @@ impl Points {
     /// Set in the number of an estimate: no transaction has as many versions.
     const ESTIMATE: u32 = 1 << 31;
 
-    /// The same as a number: 0, the version, or the version and [`Points::ESTIMATE`].
+    /// The same as a number: 0, the version, or for an estimate the version with its highest bit set.
     #[must_use]
     pub fn number(self) -> u32 {
         match self {
