@@ -398,7 +398,18 @@ impl TransactionReader {
             }
         };
         let places = patiently(|| engine.places_of(&stored)).await?;
-        // The numbers were read after the transaction: what came in between is for the next look.
+        // What is remembered of the transaction may be a moment behind its events, and what comes by the
+        // feed begins behind those: none must fall between.
+        let newest = places.last().map_or(0, |place| place.points.version());
+        let caught_up = match newest > stored.version() {
+            true => patiently(|| events::transaction_at(&engine.0.node, id, newest)).await?,
+            false => None,
+        };
+        let stored = match caught_up {
+            Some(Lookup::Live(stored)) => stored,
+            Some(Lookup::Expired(_)) | None => stored,
+        };
+        // What came in between is for the next look.
         let mut left = places.iter().filter(|p| p.points.version() <= stored.version() && p.at > self.after);
         let (mut events, mut to) = (VecDeque::new(), self.after);
         for place in left.by_ref().take(TRANSACTION_PAGE) {
