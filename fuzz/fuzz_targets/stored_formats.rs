@@ -21,6 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = format::decode_fact(bytes);
     let _ = format::decode_claim(bytes);
     let _ = format::decode_feed(bytes);
+    let _ = format::decode_estimates(bytes);
     let _ = format::decode_lane(bytes);
     let _ = format::decode_position(bytes);
     let _ = format::decode_wave(bytes);

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::options::Snapshot;
+use super::promises::Promises;
 use super::untold::Untold;
 use crate::domain::command::{Command, Priority};
 use crate::domain::estimate::Pace;
@@ -18,7 +20,7 @@ use crate::domain::rank::Rank;
 use crate::domain::state::State;
 use crate::domain::stock::{Position, StockKey};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{PartitionImage, StoredTransaction, StoredWave};
+use crate::ports::store::{NewEstimate, PartitionImage, StoredTransaction, StoredWave};
 
 /// An order in hand.
 #[derive(Clone, Debug)]
@@ -89,6 +91,8 @@ pub(crate) struct Book {
     pub(crate) pace: Pace,
     /// Positions that feeds are to be told of.
     pub(crate) untold: Untold,
+    /// What clients know of estimates.
+    pub(crate) promises: Promises,
 }
 
 /// A stored transaction cannot be folded.
@@ -376,6 +380,16 @@ impl Book {
         let order = self.deadlines.first().map_or(Timestamp::NEVER, |(at, _)| *at);
         let wave = self.give_up.first().map_or(Timestamp::NEVER, |(at, _)| *at);
         order.min(wave).min(self.untold.next())
+    }
+
+    /// Whose clients are to be told what is estimated now.
+    pub(crate) fn promised_anew(&mut self, measured: &Snapshot, now: Timestamp) -> Vec<NewEstimate> {
+        self.promises.look(&self.orders, measured, now)
+    }
+
+    /// When estimates are looked at next; never while nothing is at the WMS, for then nothing moves.
+    pub(crate) fn next_look(&self) -> Timestamp {
+        if self.credits_used == 0 { Timestamp::NEVER } else { self.promises.next_at() }
     }
 
     /// True while the WMS owes an answer, or we owe it a question or a manifest that is still to

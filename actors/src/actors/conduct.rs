@@ -158,6 +158,7 @@ pub(super) async fn work(
         writes.trouble = Some(Trouble::default());
     }
     let told = writes.told.iter().map(|((client, _), _)| *client);
+    let told = told.chain(writes.estimates.iter().map(|new| new.client));
     let feeds: BTreeSet<ClientNo> = writes.facts.iter().map(|new| new.client).chain(told).collect();
     let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {

@@ -13,10 +13,11 @@ use super::site::Node;
 use crate::domain::command::Command;
 use crate::domain::fact::{Accepted, Fact};
 use crate::domain::ids::{ClientNo, CorrelationId, Reference, TraceContext, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
 use crate::ports::announcement::{Announcement, StockChange};
-use crate::ports::store::{FeedEntry, Lookup, ReadError, StoredTransaction};
+use crate::ports::store::{FeedEntry, Lookup, Points, ReadError, StoredTransaction};
 use crate::wire::cursor::Cursor;
 use crate::wire::endpoints::{self, Disabled};
 use crate::wire::event::{CloudEvent, EventType, Frame, Include, frame};
@@ -130,10 +131,11 @@ pub(crate) async fn event_with(
     entry: FeedEntry,
     include: impl FnOnce(&StoredTransaction) -> Include,
 ) -> Result<Option<Event>, ReadError> {
-    if entry.version == 0 {
-        return announced(node, client, entry).await;
-    }
-    let FeedEntry { sequence, id, version } = entry;
+    let FeedEntry { sequence, id, .. } = entry;
+    let version = match entry.points() {
+        Points::Announcement => return announced(node, client, entry).await,
+        Points::Version(version) | Points::Estimate(version) => version,
+    };
     let aside = |why: &str| {
         node.tallies.event_aside();
         tracing::error!(%id, version, sequence, why, "an event cannot be rendered and is left aside");
@@ -146,6 +148,17 @@ pub(crate) async fn event_with(
         Err(ReadError::Corrupt { what, source }) => return aside(&format!("{what}: {source}")),
         Err(e @ ReadError::Unavailable(_)) => return Err(e),
     };
+    let told = match entry.points() {
+        Points::Estimate(_) => match node.store.estimates(id).await {
+            Ok(told) => match told.into_iter().find(|told| told.sequence == sequence) {
+                Some(told) => Some(told),
+                None => return aside("what was estimated is not there"),
+            },
+            Err(ReadError::Corrupt { what, source }) => return aside(&format!("{what}: {source}")),
+            Err(e @ ReadError::Unavailable(_)) => return Err(e),
+        },
+        Points::Announcement | Points::Version(_) => None,
+    };
     let cartons = match stored.command {
         Command::Manifest(_) => match node.store.cartons(id).await {
             Ok(cartons) => cartons.into_iter().map(|c| c.sscc).collect(),
@@ -157,7 +170,8 @@ pub(crate) async fn event_with(
     let include = include(&stored);
     // A fold sees one transaction alone: facts that contradict each other are its own trouble.
     let rendered = catch_unwind(AssertUnwindSafe(|| {
-        render(node, client, &stored, &cartons, (version, sequence), include)
+        let place = told.map_or(Told::Version(version, sequence), Told::Estimate);
+        render(node, client, &stored, &cartons, place, include)
     }));
     match rendered {
         Ok(Some(event)) => {
@@ -278,12 +292,20 @@ struct Worded {
     body: Vec<u8>,
 }
 
+/// What an event tells of a transaction.
+enum Told {
+    /// A version, with its number in its client's feed.
+    Version(u32, u64),
+    /// What was estimated beside one.
+    Estimate(ToldEstimate),
+}
+
 fn render(
     node: &Node,
     client: ClientNo,
     stored: &StoredTransaction,
     cartons: &[Sscc],
-    (version, sequence): (u32, u64),
+    told: Told,
     include: Include,
 ) -> Option<Event> {
     let warehouse = node.warehouses.of(stored.id.home()).map_or("", |w| &w.code);
@@ -295,8 +317,15 @@ fn render(
         facts: &stored.facts,
         cartons,
     };
-    let numbered = (client != ClientNo::HOUSE).then_some(sequence);
-    let event = CloudEvent::of(&source, version, numbered, include)?;
+    let numbered = |sequence| (client != ClientNo::HOUSE).then_some(sequence);
+    let (version, sequence, event) = match told {
+        Told::Version(version, sequence) => {
+            (version, sequence, CloudEvent::of(&source, version, numbered(sequence), include)?)
+        }
+        Told::Estimate(told) => {
+            (told.version, told.sequence, CloudEvent::of_estimate(&source, &told, include)?)
+        }
+    };
     let Fact::Accepted(Accepted { correlation, .. }) = &stored.facts.first()?.fact else { return None };
     let place = if client == ClientNo::HOUSE { Cursor::version_of(stored.id, version) } else { sequence };
     let cursor = Cursor { epoch: node.feed_epoch, client, sequence: place, ended: false };

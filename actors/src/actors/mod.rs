@@ -33,6 +33,7 @@ pub(crate) mod manifester;
 pub(crate) mod observed;
 pub(crate) mod options;
 pub(crate) mod pipeline;
+pub(crate) mod promises;
 pub mod report;
 pub(crate) mod site;
 pub(crate) mod tallies;

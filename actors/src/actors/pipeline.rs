@@ -136,7 +136,7 @@ impl Pipeline {
                 let took = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
                 self.gathers_for = gathers_for(hand.inputs, took);
                 let now = self.site.node.now();
-                let next = hand.book.next_deadline().min(hand.standing.closes_at);
+                let next = hand.book.next_deadline().min(hand.book.next_look()).min(hand.standing.closes_at);
                 let again = self.again || hand.more || next <= now || self.site.desk.is_nudged();
                 self.hand = Some(hand);
                 if again {

@@ -13,8 +13,10 @@ pub use crate::actors::bell::Listener;
 use crate::actors::events::{self, Event};
 use crate::actors::feed_hub::{FeedHub, Follow, Tail};
 use crate::actors::gate::{AskError, Door};
+use crate::domain::command::Kind;
 use crate::domain::ids::{ClientNo, TransactionId};
-use crate::ports::store::{FeedBounds, FeedEntry, Lookup, ReadError, StoredTransaction};
+use crate::domain::promise::ToldEstimate;
+use crate::ports::store::{FeedBounds, FeedEntry, Lookup, Points, ReadError, StoredTransaction};
 use crate::wire::cursor::Cursor;
 use crate::wire::status;
 
@@ -65,18 +67,31 @@ impl Handle {
         Ok((events::page(&self.0.node, client, entries).await?, last))
     }
 
-    /// All events of a transaction by version, each with its place: the sequence in its client's feed,
-    /// and for one that belongs to no client [`Cursor::version_of`].
+    /// All events of a transaction in their order, each with its place: the sequence in its client's
+    /// feed, and for one that belongs to no client [`Cursor::version_of`].
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn places_of(&self, of: &StoredTransaction) -> Result<Vec<Place>, ReadError> {
         let sequences = self.store().sequences(of.id).await?;
-        let place = |(version, sequence): (u32, Option<u64>)| match of.client {
-            ClientNo::HOUSE => Place { version, at: Cursor::version_of(of.id, version), sequence: 0 },
-            _ => Place { version, at: sequence.unwrap_or(0), sequence: sequence.unwrap_or(0) },
+        let place = |(version, sequence): (u32, Option<u64>)| {
+            let (points, sequence) = (Points::Version(version), sequence.unwrap_or(0));
+            match of.client {
+                ClientNo::HOUSE => Place { points, at: Cursor::version_of(of.id, version), sequence: 0 },
+                _ => Place { points, at: sequence, sequence },
+            }
         };
-        Ok((1..).zip(sequences).map(place).collect())
+        let mut places: Vec<Place> = (1..).zip(sequences).map(place).collect();
+        if of.command.kind() == Kind::Order {
+            let told = self.store().estimates(of.id).await?.into_iter();
+            places.extend(told.map(|ToldEstimate { sequence, version, .. }| Place {
+                points: Points::Estimate(version),
+                at: sequence,
+                sequence,
+            }));
+            places.sort_by_key(|place| place.at);
+        }
+        Ok(places)
     }
 
     /// One event of a transaction; `None` when it cannot be rendered.
@@ -88,7 +103,7 @@ impl Handle {
         of: &StoredTransaction,
         place: Place,
     ) -> Result<Option<Arc<Event>>, ReadError> {
-        let entry = FeedEntry { sequence: place.sequence, id: of.id, version: place.version };
+        let entry = FeedEntry { sequence: place.sequence, id: of.id, version: place.points.number() };
         match of.client {
             // Not cached: the house's have no number to keep them by.
             ClientNo::HOUSE => {
@@ -165,8 +180,8 @@ impl Handle {
 /// Where an event of a transaction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its version.
-    pub version: u32,
+    /// Its version, or an estimate beside one.
+    pub points: Points,
     /// What its cursor says.
     pub at: u64,
     /// In its client's feed; 0 when it has none.
@@ -383,8 +398,19 @@ impl TransactionReader {
             }
         };
         let places = patiently(|| engine.places_of(&stored)).await?;
-        // The numbers were read after the transaction: what came in between is for the next look.
-        let mut left = places.iter().filter(|p| p.version <= stored.version() && p.at > self.after);
+        // What is remembered of the transaction may be a moment behind its events, and what comes by the
+        // feed begins behind those: none must fall between.
+        let newest = places.last().map_or(0, |place| place.points.version());
+        let caught_up = match newest > stored.version() {
+            true => patiently(|| events::transaction_at(&engine.0.node, id, newest)).await?,
+            false => None,
+        };
+        let stored = match caught_up {
+            Some(Lookup::Live(stored)) => stored,
+            Some(Lookup::Expired(_)) | None => stored,
+        };
+        // What came in between is for the next look.
+        let mut left = places.iter().filter(|p| p.points.version() <= stored.version() && p.at > self.after);
         let (mut events, mut to) = (VecDeque::new(), self.after);
         for place in left.by_ref().take(TRANSACTION_PAGE) {
             events.extend(patiently(|| engine.event_at(&stored, *place)).await?);

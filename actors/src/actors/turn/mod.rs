@@ -245,6 +245,7 @@ impl<'a> Turn<'a> {
         let uncovered = positions.filter_map(|((_, sku), at)| nothing_reserved_twice(sku.as_str(), at));
         self.violations.extend(uncovered);
         self.tell_stock();
+        self.tell_estimates();
         let mut touched = std::mem::take(&mut self.owing);
         touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
@@ -272,6 +273,7 @@ impl<'a> Turn<'a> {
             self.writes.closed.push(id);
         }
         self.book.remove(id);
+        self.book.promises.forget(id);
         self.ends.push(end);
         self.writes.ended.push((id, self.now));
     }

@@ -10,7 +10,7 @@ use crate::actors::bell::Bell;
 use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
 use crate::actors::events::EventCache;
-use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
+use crate::actors::options::{Rules, Snapshot, WarehouseOptions, Warehouses};
 use crate::actors::site::{Node, Site};
 use crate::actors::tallies::Tallies;
 use crate::actors::vitals::Vitals;
@@ -18,8 +18,10 @@ use crate::actors::waiters::Waiters;
 use crate::actors::webhooks::Hooks;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
+use crate::domain::estimate::PaceReport;
 use crate::domain::fact::{
-    Accepted, Carton, ExceptionCode, Fact, FailedCause, LineUnits, ManifestFact, OrderFact, Recorded, Units,
+    Accepted, CancelCause, Carton, ExceptionCode, Fact, FailedCause, LineUnits, ManifestFact, OrderFact,
+    Recorded, Units,
 };
 use crate::domain::ids::{ClientNo, LineNo, PartitionId, ReleaseId, TraceContext, TransactionId};
 use crate::domain::sscc::Sscc;
@@ -75,6 +77,7 @@ pub(crate) fn site() -> Site {
         manifest_close_every: Duration::from_secs(1),
         manifest_cartons_max: 200,
         sscc_prefix: "0614141".parse().unwrap(),
+        outcomes_min: 30,
         retention: Duration::from_secs(60),
         events_retention: Duration::from_secs(60),
         waiters_max: 1,
@@ -424,4 +427,30 @@ fn what_cannot_be_folded_keeps_nobody_else_from_the_book() {
     let named: Vec<_> = aside.transactions.iter().map(|(id, _)| *id).collect();
     assert_eq!(named, [id(4), id(1), id(2)]);
     assert!(aside.transactions[1].1.contains("a fact names a release of its order"), "{aside:?}");
+}
+
+#[test]
+fn an_estimate_is_told_beside_the_version_that_its_own_turn_makes_and_of_nothing_that_it_ends() {
+    let (site, mut book) = (site(), book());
+    let pace = PaceReport { orders_per_s: Some(1.0), calibrated: true, ..PaceReport::default() };
+    site.desk.publish(Snapshot { unreleased: 60, pace, ..Snapshot::default() }, NOW, NOW);
+    for n in 1..=3 {
+        open(&mut book, &stored(n, vec![OrderFact::Allocated { units: Units::Whole }]));
+    }
+    let changed =
+        OrderFact::Exception { code: ExceptionCode::CutOffMissed, lines: [1].into_iter().collect() };
+    let all = [(1, 2)].into_iter().collect();
+    let ended = OrderFact::Cancelled { cause: CancelCause::Missing, release: None, units: all };
+    let decided = turn(&site, &mut book, |turn| {
+        turn.record(id(2), vec![changed]);
+        turn.record(id(3), vec![ended]);
+    });
+    let told: Vec<_> = decided.writes.estimates.iter().map(|new| (new.id, new.client, new.version)).collect();
+    assert_eq!(told, [(id(1), ClientNo(1), 2), (id(2), ClientNo(1), 3)]);
+    assert!(decided.writes.estimates.iter().all(|new| new.estimate.shipped_p90 == Timestamp(NOW.0 + 60_000)));
+    // Turns that work one thing alone tell nothing.
+    open(&mut book, &stored(4, vec![OrderFact::Allocated { units: Units::Whole }]));
+    book.promises = Default::default();
+    let alone = Turn::new(&site, NOW, Scope::Entries, &mut book, Vec::new()).finish();
+    assert_eq!(alone.writes.estimates, []);
 }

@@ -158,9 +158,9 @@ impl Queue {
         match mode {
             DeliveryMode::Every => Vec::new(),
             DeliveryMode::Latest => {
-                let older = self.lines.values().flat_map(|line| line.iter().rev().skip(1));
-                let waits = |n: &&u64| self.items.get(n).is_some_and(|item| !item.flying);
-                let replaced: Vec<u64> = older.filter(waits).copied().collect();
+                let waits = |item: &&Item| !item.flying && self.has_newer(item.entry);
+                let replaced: Vec<u64> =
+                    self.items.values().filter(waits).map(|item| item.entry.sequence).collect();
                 for sequence in &replaced {
                     self.remove(*sequence);
                 }
@@ -238,17 +238,21 @@ impl Queue {
         Some(Settlement { pending, finished, ..Settlement::default() })
     }
 
-    /// Whether a newer event of the same transaction waits or flies.
+    /// Whether a newer event of the same transaction waits or flies that replaces this one.
     fn has_newer(&self, entry: FeedEntry) -> bool {
-        self.lines.get(&entry.subject()).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence)
+        let line = self.lines.get(&entry.subject()).into_iter().flat_map(|line| line.iter().rev());
+        let mut newer = line.take_while(|n| **n > entry.sequence).filter_map(|n| self.items.get(n));
+        newer.any(|item| item.entry.replaces(&entry))
     }
 
     fn join(&mut self, item: Item) -> Vec<u64> {
         let mut replaced = Vec::new();
         if self.mode == DeliveryMode::Latest {
             let line = self.lines.get(&item.entry.subject()).into_iter().flatten();
-            let waits = |n: &u64| *n < item.entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
-            replaced = line.copied().filter(waits).collect();
+            let older =
+                line.filter_map(|n| self.items.get(n)).filter(|i| i.entry.sequence < item.entry.sequence);
+            let replaceable = older.filter(|older| !older.flying && item.entry.replaces(&older.entry));
+            replaced = replaceable.map(|older| older.entry.sequence).collect();
             for sequence in &replaced {
                 self.remove(*sequence);
             }
@@ -432,6 +436,7 @@ mod tests {
     use super::*;
     use crate::domain::ids::PartitionId;
     use crate::ports::announcement::StockChange;
+    use crate::ports::store::Points;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -484,6 +489,30 @@ mod tests {
             assert_eq!(queue.take_up(first, NOW).finished, Vec::<u64>::new());
         }
         assert_eq!(queue.take_up(told(3, 2_000, "A"), NOW).finished, [1]);
+    }
+
+    #[test]
+    fn an_estimate_replaces_an_older_one_and_never_what_has_happened() {
+        let estimate = |sequence| FeedEntry { version: Points::Estimate(1).number(), ..entry(sequence, 1) };
+        let mut queue = queue(DeliveryMode::Latest);
+        queue.take_up(entry(1, 1), NOW);
+        assert_eq!(queue.take_up(estimate(2), NOW).finished, NONE);
+        assert_eq!(queue.take_up(estimate(3), NOW).finished, [2]);
+        assert_eq!(begin(&mut queue, NOW), [1], "it comes behind what has happened");
+        let rows = settle(&mut queue, 1, FAILED, NOW).pending;
+        assert_eq!(rows.iter().map(|row| row.entry.sequence).collect::<Vec<_>>(), [1, 3]);
+        // What has happened since leaves none of them.
+        assert_eq!(queue.take_up(entry(4, 1), NOW).finished, [1, 3]);
+        assert_eq!(begin(&mut queue, NOW), [4]);
+        assert_eq!(queue.take_up_again(estimate(3), NOW), None);
+        assert!(queue.take_up_again(entry(1, 1), NOW).is_none());
+
+        let row = |entry| PendingDelivery { entry, attempts: 1, next_at: NOW };
+        let rows = vec![row(estimate(1)), row(entry(3, 1)), row(estimate(5)), row(estimate(7))];
+        let mut queue = Queue::new(DeliveryMode::Latest, 9, rows.clone());
+        assert_eq!(queue.mode_is(DeliveryMode::Latest), [1, 5]);
+        let mut every = Queue::new(DeliveryMode::Every, 9, rows);
+        assert_eq!(every.mode_is(DeliveryMode::Every), NONE);
     }
 
     #[test]

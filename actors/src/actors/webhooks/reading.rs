@@ -8,7 +8,7 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{Replay, Which};
-use crate::ports::store::{FeedEntry, Lookup, ReadError};
+use crate::ports::store::{FeedEntry, Lookup, Points, ReadError};
 use crate::wire::event::TypeFilter;
 
 /// Entries of the feed that are read at a time; each is rendered to know its type.
@@ -78,12 +78,20 @@ pub(super) async fn read_replay(
 
 /// When an event happened; `None` where that is not to be had.
 async fn time_of(node: &Node, entry: FeedEntry) -> Result<Option<Timestamp>, ReadError> {
-    if entry.version == 0 {
-        return Ok(Some(entry.id.at()));
-    }
-    match events::transaction_at(node, entry.id, entry.version).await {
+    let version = match entry.points() {
+        Points::Announcement => return Ok(Some(entry.id.at())),
+        Points::Estimate(_) => {
+            return match node.store.estimates(entry.id).await {
+                Ok(told) => Ok(told.iter().find(|told| told.sequence == entry.sequence).map(|told| told.at)),
+                Err(ReadError::Corrupt { .. }) => Ok(None),
+                Err(e @ ReadError::Unavailable(_)) => Err(e),
+            };
+        }
+        Points::Version(version) => version,
+    };
+    match events::transaction_at(node, entry.id, version).await {
         Ok(Some(Lookup::Live(stored))) => {
-            let place = usize::try_from(entry.version).ok().and_then(|version| version.checked_sub(1));
+            let place = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
             Ok(place.and_then(|place| stored.facts.get(place)).map(|recorded| recorded.at))
         }
         Ok(Some(Lookup::Expired(_)) | None) | Err(ReadError::Corrupt { .. }) => Ok(None),

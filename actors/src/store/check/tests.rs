@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::domain::estimate::Estimate;
 use crate::domain::fact::{OrderFact, Recorded, Units};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{Lane, NewFacts, SharedStore, TurnCommit};
+use crate::ports::store::{Lane, NewEstimate, NewFacts, SharedStore, TurnCommit};
 use crate::store::MemoryStore;
 use crate::store::contract::{CLIENT, accept, commit, id, order, receipt, take};
 
@@ -119,4 +120,17 @@ async fn a_feed_that_has_evicted_its_beginning_is_sound_and_its_rest_is_checked(
     while store.sweep_feeds(Timestamp(60_000), age, 2).await.unwrap() > 0 {}
     let found: Vec<_> = check(&*store).await.into_iter().map(|v| v.id).collect();
     assert!(!found.contains(&"INV-5"), "{found:?}");
+}
+
+fn estimated(of: u64, version: u32) -> NewEstimate {
+    let times = Estimate { position: 1, shipped_p50: Timestamp(50), shipped_p90: Timestamp(90) };
+    NewEstimate { id: id(of), client: CLIENT, version, at: Timestamp(10), estimate: times }
+}
+
+#[tokio::test]
+async fn an_estimate_stands_in_the_feed_as_with_its_order() {
+    let estimates = |all: Vec<NewEstimate>| TurnCommit { estimates: all, ..TurnCommit::default() };
+    assert_eq!(found_after(estimates(vec![estimated(2, 2), estimated(2, 2)])).await, [""; 0]);
+    // Beside a version that is not there.
+    assert_eq!(found_after(estimates(vec![estimated(2, 3)])).await, ["INV-5"]);
 }

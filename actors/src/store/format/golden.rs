@@ -16,18 +16,22 @@ use crate::domain::endpoint::{
     ContentType, DeliveryMode, DisabledReason, EndpointId, EndpointSettings, Fortune, Include, Secret,
     Secrets,
 };
+use crate::domain::estimate::Estimate;
 use crate::domain::fact::{
     Accepted, CancelCause, CancellationFact, Carton, ExceptionCode, Fact, FailedCause, LineUnits,
     ManifestFact, MissingCause, MoveFact, OrderFact, Recorded, RefusedCause, Units,
 };
 use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
 use crate::ports::endpoints::{
     Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
 };
-use crate::ports::store::{DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Settled};
+use crate::ports::store::{
+    DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Points, Settled,
+};
 use crate::ports::trouble::{Span, Thing, Trouble};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
@@ -340,6 +344,8 @@ fn records() -> Vec<Sample> {
         Thing::Work(3),
     ];
     let change = StockChange { id: id(1), sku: "TSHIRT-BLK-M".parse().unwrap(), position };
+    let times = Estimate { position: 7, shipped_p50: Timestamp(5_000), shipped_p90: Timestamp(i64::MAX) };
+    let told = ToldEstimate { sequence: u64::MAX, version: 3, at: Timestamp(1_000), estimate: times };
     let trouble = Trouble {
         starts: 2,
         in_hand: Some(Span { first: Thing::Work(3), last: Thing::Work(9) }),
@@ -370,6 +376,13 @@ fn records() -> Vec<Sample> {
         sample("position", position, encode_position, decode_position),
         sample("position_untold", position, encode_untold_position, decode_position),
         sample("feed_stock", change, encode_stock_change, decode_stock_change),
+        sample(
+            "feed_estimate",
+            (id(1), Points::Estimate(7).number()),
+            |(id, number)| encode_feed(*id, *number),
+            decode_feed,
+        ),
+        sample("estimates", vec![told], |told| encode_estimates(told), decode_estimates),
         sample("wave", vec![ReleaseId { order: id(1), n: 1 }], |w| encode_wave(w), decode_wave),
         sample("carton", carton(None), encode_carton, decode_carton),
         sample("carton_named", carton(Some("box-1")), encode_carton, decode_carton),

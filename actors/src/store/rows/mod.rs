@@ -32,7 +32,7 @@ pub use endpoints::{
     attempts, change_endpoint, create_endpoint, dead_deliveries, dead_delivery, deliveries, endpoint,
     endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, replays, take_endpoint,
 };
-pub use feed::{announcement, feed, feed_bounds, sequences, sweep_feeds};
+pub use feed::{announcement, estimates, feed, feed_bounds, sequences, sweep_feeds};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
     cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,
