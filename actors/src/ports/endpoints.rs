@@ -196,10 +196,19 @@ pub struct Deliveries {
     pub fortune: Fortune,
     /// The number of its next attempt.
     pub next_attempt: u64,
+    /// How it rests.
+    pub rest: Rest,
     /// By sequence.
     pub pending: Vec<PendingDelivery>,
     /// By id.
     pub replays: Vec<Replay>,
+}
+
+/// Why an endpoint gets nothing for now, whatever waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// It asked to be left alone until then.
+    pub asked: Option<Timestamp>,
 }
 
 /// An event that is taken up and not finished.
@@ -222,6 +231,8 @@ pub struct DeliveryRecord {
     pub cursor: u64,
     /// How the endpoint fares.
     pub fortune: Fortune,
+    /// How it rests.
+    pub rest: Rest,
     /// Rows as they are now.
     pub pending: Vec<PendingDelivery>,
     /// Events that are finished, whether they have a row or not; none of them is kept aside, but for

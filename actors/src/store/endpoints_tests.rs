@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::announcement::Announcement;
 use crate::ports::endpoints::{
     ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange,
-    PendingDelivery, REPLAYS_MAX, Replay, Standing, StoredEndpoint, Which,
+    PendingDelivery, REPLAYS_MAX, Replay, Rest, Standing, StoredEndpoint, Which,
 };
 use crate::ports::store::{CommitError, FeedEntry, SharedStore};
 
@@ -72,6 +72,7 @@ fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
         epoch,
         cursor,
         fortune: Fortune { success_at: NOW, hopeless: 3 },
+        rest: Rest::default(),
         pending: vec![],
         finished: vec![],
         dead: vec![],
@@ -188,6 +189,24 @@ pub(super) async fn deliveries_are_recorded_by_the_last_epoch_only(store: &Share
     assert_eq!(found.pending, [pending(5, 3)]);
     assert_eq!((found.cursor, found.next_attempt, found.fortune.hopeless), (7, 3, 3));
     assert_eq!(store.attempts(hook(1)).await.unwrap(), [(2, attempt(2)), (1, attempt(1))]);
+}
+
+pub(super) async fn an_endpoint_rests_until_its_next_record_or_until_it_is_enabled(store: &SharedStore) {
+    create(store, endpoint(1, CLIENT)).await;
+    let epoch = take(store, 1).await;
+    let rest = Rest { asked: Some(Timestamp(9_000)) };
+    let found = async || store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().rest;
+    assert_eq!(found().await, Rest::default());
+    store.record(CLIENT, hook(1), DeliveryRecord { rest, ..nothing(epoch, 0) }).await.unwrap();
+    assert_eq!(found().await, rest);
+    let epoch = take(store, 1).await;
+    assert_eq!(found().await, rest, "whoever takes it over finds it");
+    store.record(CLIENT, hook(1), nothing(epoch, 0)).await.unwrap();
+    assert_eq!(found().await, Rest::default());
+    let gone = DeliveryRecord { rest, disabled: Some((DisabledReason::Gone, NOW)), ..nothing(epoch, 0) };
+    store.record(CLIENT, hook(1), gone).await.unwrap();
+    change(store, 1, EndpointChange::Enable { now: NOW }).await;
+    assert_eq!(found().await, Rest::default());
 }
 
 pub(super) async fn attempts_are_remembered_up_to_a_number(store: &SharedStore) {

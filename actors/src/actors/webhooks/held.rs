@@ -72,9 +72,9 @@ impl Unrecorded {
 
 impl Held {
     pub(super) fn new(epoch: u64, found: Deliveries) -> Held {
-        let Deliveries { endpoint, cursor, fortune, next_attempt, pending, replays } = found;
+        let Deliveries { endpoint, cursor, fortune, next_attempt, rest, pending, replays } = found;
         let mut held = Held {
-            queue: Queue::new(endpoint.settings.delivery, cursor, pending),
+            queue: Queue::new(endpoint.settings.delivery, cursor, pending, rest),
             endpoint: Arc::new(endpoint),
             replays: replays.into(),
             filter: TypeFilter::default(),
@@ -101,6 +101,9 @@ impl Held {
     /// The endpoint's record is another.
     pub(super) fn refresh(&mut self, endpoint: Arc<StoredEndpoint>) {
         self.filter = filter(&endpoint.settings.types);
+        if endpoint.settings.url != self.endpoint.settings.url {
+            self.queue.has_moved();
+        }
         for replaced in self.queue.mode_is(endpoint.settings.delivery) {
             self.unrecorded.pending.remove(&replaced);
             self.unrecorded.finished.insert(replaced);
@@ -192,6 +195,7 @@ impl Held {
             epoch: self.epoch,
             cursor,
             fortune: self.fortune,
+            rest: self.queue.rest(),
             pending: new.pending.into_values().collect(),
             finished: new.finished.into_iter().collect(),
             dead: new.dead,

@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::pauses::Pauses;
 use crate::domain::endpoint::{DeliveryMode, Schedule};
 use crate::domain::ids::TransactionId;
 use crate::domain::time::Timestamp;
-use crate::ports::endpoints::PendingDelivery;
+use crate::ports::endpoints::{PendingDelivery, Rest};
 use crate::ports::store::FeedEntry;
 
 /// One event on its way.
@@ -53,59 +54,6 @@ pub(crate) struct Settlement {
     pub(crate) failed: Option<u16>,
 }
 
-/// The breaker of an endpoint: after ten failures in a row over different events it lets one try
-/// through at a time.
-#[derive(Debug, Default)]
-struct Breaker {
-    /// Events that failed since the last success, up to [`Breaker::FAILURES`].
-    failing: BTreeSet<u64>,
-    open: Option<Open>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    until: Timestamp,
-    pause: Duration,
-    /// The event that is being tried.
-    trying: Option<u64>,
-}
-
-impl Breaker {
-    /// Failures in a row over different events.
-    const FAILURES: usize = 10;
-
-    fn succeeded(&mut self) {
-        *self = Breaker::default();
-    }
-
-    fn failed(&mut self, sequence: u64, schedule: &Schedule, now: Timestamp) {
-        match &mut self.open {
-            Some(open) if open.trying == Some(sequence) => {
-                let pause = schedule.breaker_pause(Some(open.pause));
-                *open = Open { until: now.after(pause), pause, trying: None };
-            }
-            // It began before the breaker opened.
-            Some(_) => {}
-            None => {
-                self.failing.insert(sequence);
-                if self.failing.len() >= Self::FAILURES {
-                    let pause = schedule.breaker_pause(None);
-                    self.open = Some(Open { until: now.after(pause), pause, trying: None });
-                }
-            }
-        }
-    }
-
-    /// The try has come to no outcome.
-    fn withdrawn(&mut self, sequence: u64) {
-        if let Some(open) = &mut self.open
-            && open.trying == Some(sequence)
-        {
-            open.trying = None;
-        }
-    }
-}
-
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -120,7 +68,7 @@ pub(crate) struct Queue {
     /// Everything up to here was taken up.
     taken_to: u64,
     flying: usize,
-    breaker: Breaker,
+    pauses: Pauses,
 }
 
 impl Queue {
@@ -131,8 +79,9 @@ impl Queue {
     /// Attempts under way at a time.
     pub(crate) const FLYING_MAX: usize = 10;
 
-    /// What the store says: everything up to `cursor` is finished or among `pending`.
-    pub(crate) fn new(mode: DeliveryMode, cursor: u64, pending: Vec<PendingDelivery>) -> Queue {
+    /// What the store says: everything up to `cursor` is finished or among `pending`, and the endpoint
+    /// rests.
+    pub(crate) fn new(mode: DeliveryMode, cursor: u64, pending: Vec<PendingDelivery>, rest: Rest) -> Queue {
         let mut queue = Queue {
             mode,
             items: BTreeMap::new(),
@@ -141,7 +90,7 @@ impl Queue {
             unstored: BTreeSet::new(),
             taken_to: cursor,
             flying: 0,
-            breaker: Breaker::default(),
+            pauses: Pauses::new(rest),
         };
         for PendingDelivery { entry, attempts, next_at } in pending {
             queue.insert(Item { entry, attempts, next_at, stored: true, flying: false });
@@ -196,7 +145,17 @@ impl Queue {
 
     /// True while the breaker lets through one try at a time.
     pub(crate) fn is_open(&self) -> bool {
-        self.breaker.open.is_some()
+        self.pauses.is_open()
+    }
+
+    /// How the endpoint rests, for the record.
+    pub(crate) fn rest(&self) -> Rest {
+        self.pauses.rest()
+    }
+
+    /// Deliveries go to another address: whoever lives there has neither failed nor asked for anything.
+    pub(crate) fn has_moved(&mut self) {
+        self.pauses = Pauses::new(Rest::default());
     }
 
     /// Notes that the feed was read up to here: what was not wanted is passed over.
@@ -321,9 +280,7 @@ impl Queue {
         if self.flying >= Self::FLYING_MAX {
             return None;
         }
-        if let Some(open) = self.breaker.open
-            && (open.trying.is_some() || open.until > now)
-        {
+        if self.pauses.may_begin_at(now).is_none_or(|at| at > now) {
             return None;
         }
         let (at, sequence) = self.due(now)?;
@@ -331,9 +288,7 @@ impl Queue {
         let item = self.items.get_mut(&sequence)?;
         item.flying = true;
         self.flying += 1;
-        if let Some(open) = &mut self.breaker.open {
-            open.trying = Some(sequence);
-        }
+        self.pauses.began(sequence);
         Some((item.entry, item.attempts))
     }
 
@@ -341,7 +296,7 @@ impl Queue {
     /// the most attempts behind it: fresh ones would keep any from coming to its end.
     fn due(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
         let first = *self.ready.first().filter(|(at, _)| *at <= now)?;
-        if self.breaker.open.is_none() {
+        if !self.pauses.is_open() {
             return Some(first);
         }
         let attempts = |sequence: &u64| self.items.get(sequence).map_or(0, |item| item.attempts);
@@ -355,11 +310,7 @@ impl Queue {
             return None;
         }
         let (at, _) = *self.ready.first()?;
-        match self.breaker.open {
-            None => Some(at),
-            Some(Open { trying: Some(_), .. }) => None,
-            Some(open) => Some(at.max(open.until)),
-        }
+        self.pauses.may_begin_at(at)
     }
 
     /// What an outcome means. `jitter` is as in [`Schedule::next`].
@@ -378,17 +329,17 @@ impl Queue {
         self.flying -= 1;
         match outcome {
             Outcome::Delivered => {
-                self.breaker.succeeded();
+                self.pauses.succeeded();
                 self.remove(sequence);
                 Settlement { finished: vec![sequence], ..Settlement::default() }
             }
             Outcome::Unsendable => {
-                self.breaker.withdrawn(sequence);
+                self.pauses.withdrawn(sequence);
                 let dead = self.remove(sequence).map(|item| (item.entry, item.attempts));
                 Settlement { finished: vec![sequence], dead, ..Settlement::default() }
             }
             Outcome::Postponed(until) => {
-                self.breaker.withdrawn(sequence);
+                self.pauses.withdrawn(sequence);
                 item.next_at = until;
                 let subject = item.entry.subject();
                 self.line_up(subject);
@@ -397,7 +348,7 @@ impl Queue {
             Outcome::Failed { retry_after } => {
                 item.attempts = item.attempts.saturating_add(1);
                 let (failed, entry) = (item.attempts, item.entry);
-                self.breaker.failed(sequence, schedule, now);
+                self.pauses.failed(sequence, retry_after, schedule, now);
                 let due = schedule.next(failed, now, retry_after, jitter);
                 Settlement { failed: Some(failed), ..self.failed(entry, failed, due) }
             }
@@ -441,7 +392,7 @@ mod tests {
     }
 
     fn queue(mode: DeliveryMode) -> Queue {
-        Queue::new(mode, 0, Vec::new())
+        Queue::new(mode, 0, Vec::new(), Rest::default())
     }
 
     fn schedule() -> Schedule {
@@ -452,7 +403,7 @@ mod tests {
     fn a_row_beyond_the_cursor_has_replaced_what_is_read_again_before_it() {
         let row = PendingDelivery { entry: entry(2, 1), attempts: 1, next_at: NOW };
         let taken = |mode| {
-            let mut queue = Queue::new(mode, 0, vec![row]);
+            let mut queue = Queue::new(mode, 0, vec![row], Rest::default());
             let settlement = queue.take_up(entry(1, 1), NOW);
             assert_eq!(queue.take_up(entry(2, 1), NOW), Settlement::default());
             (settlement.finished, queue.len(), queue.cursor(), begin(&mut queue, NOW))
@@ -479,7 +430,7 @@ mod tests {
             let id = StockChange::entry_id(Timestamp(at), PartitionId(1), &sku.parse().unwrap());
             FeedEntry { sequence, id, version: 0 }
         };
-        let mut queue = Queue::new(DeliveryMode::Latest, 0, Vec::new());
+        let mut queue = Queue::new(DeliveryMode::Latest, 0, Vec::new(), Rest::default());
         for first in [told(1, 1_000, "A"), told(2, 1_000, "B")] {
             assert_eq!(queue.take_up(first, NOW).finished, Vec::<u64>::new());
         }
@@ -508,7 +459,7 @@ mod tests {
     #[test]
     fn what_is_read_again_after_a_death_keeps_its_attempts() {
         let row = PendingDelivery { entry: entry(3, 3), attempts: 2, next_at: NOW };
-        let mut queue = Queue::new(DeliveryMode::Every, 1, vec![row]);
+        let mut queue = Queue::new(DeliveryMode::Every, 1, vec![row], Rest::default());
         queue.take_up(entry(2, 2), NOW);
         queue.take_up(entry(3, 3), NOW);
         assert_eq!((queue.len(), queue.cursor()), (2, 1));
@@ -586,10 +537,10 @@ mod tests {
     #[test]
     fn of_two_rows_of_a_transaction_latest_keeps_the_newer() {
         let row = |n| PendingDelivery { entry: entry(n, 1), attempts: 1, next_at: NOW };
-        let mut queue = Queue::new(DeliveryMode::Latest, 9, vec![row(3), row(7)]);
+        let mut queue = Queue::new(DeliveryMode::Latest, 9, vec![row(3), row(7)], Rest::default());
         assert_eq!(queue.mode_is(DeliveryMode::Latest), [3]);
         assert_eq!((begin(&mut queue, NOW), queue.len()), (vec![7], 1));
-        let mut queue = Queue::new(DeliveryMode::Every, 9, vec![row(3), row(7)]);
+        let mut queue = Queue::new(DeliveryMode::Every, 9, vec![row(3), row(7)], Rest::default());
         assert_eq!(queue.mode_is(DeliveryMode::Every), NONE);
         assert_eq!((begin(&mut queue, NOW), queue.len()), (vec![3], 2));
     }
@@ -653,6 +604,45 @@ mod tests {
     }
 
     #[test]
+    fn a_consumer_that_asks_to_be_left_alone_gets_nothing_at_all_until_then() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=20 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        assert_eq!(begin(&mut queue, NOW).len(), 10);
+        let asks = |seconds| Outcome::Failed { retry_after: Some(Duration::from_secs(seconds)) };
+        settle(&mut queue, 3, asks(60), NOW);
+        settle(&mut queue, 4, asks(40), NOW);
+        settle(&mut queue, 5, Outcome::Delivered, NOW);
+        settle(&mut queue, 6, FAILED, NOW);
+        let until = NOW.after(Duration::from_secs(60));
+        assert_eq!(queue.next_at(), Some(until), "neither a success nor a shorter wish ends it");
+        assert_eq!(begin(&mut queue, Timestamp(until.0 - 1)), NONE);
+        let begun = begin(&mut queue, until);
+        assert_eq!(begun, [11, 12, 13, 14], "as many as there is room for, fresh ones first");
+        assert_eq!(queue.items[&11].attempts, 0, "what was held back has used up nothing");
+        settle(&mut queue, 11, asks(1_000_000_000), until);
+        let day = until.after(Duration::from_secs(24 * 3_600));
+        assert_eq!(queue.next_at(), Some(day), "a day at most");
+        queue.has_moved();
+        assert_eq!(begin(&mut queue, until).len(), 1, "another consumer has asked for nothing");
+    }
+
+    #[test]
+    fn what_it_rests_for_outlives_the_queue() {
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(1, 1), NOW);
+        begin(&mut queue, NOW);
+        settle(&mut queue, 1, Outcome::Failed { retry_after: Some(Duration::from_secs(60)) }, NOW);
+        let row = PendingDelivery { entry: entry(2, 2), attempts: 0, next_at: NOW };
+        let mut next = Queue::new(DeliveryMode::Every, 2, vec![row], queue.rest());
+        assert_eq!(
+            (begin(&mut next, NOW), next.next_at()),
+            (vec![], Some(NOW.after(Duration::from_secs(60))))
+        );
+    }
+
+    #[test]
     fn one_event_that_fails_for_ever_opens_no_breaker() {
         let mut queue = queue(DeliveryMode::Every);
         let long = Schedule::new(vec![Duration::from_secs(1); 30]);
@@ -676,7 +666,7 @@ mod tests {
         }
         assert_eq!(n, 512);
         let rows = (1..=10_000).map(|n| PendingDelivery { entry: entry(n, n), attempts: 1, next_at: NOW });
-        assert!(!Queue::new(DeliveryMode::Every, 10_000, rows.collect()).has_room());
+        assert!(!Queue::new(DeliveryMode::Every, 10_000, rows.collect(), Rest::default()).has_room());
     }
 
     #[test]

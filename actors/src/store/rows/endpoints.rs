@@ -8,7 +8,7 @@ use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
     ATTEMPTS_KEPT, Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, Notice,
-    PendingDelivery, REPLAYS_MAX, Replay, Standing, StoredEndpoint,
+    PendingDelivery, REPLAYS_MAX, Replay, Rest, Standing, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, Lane};
 use crate::store::format::{self, Progress};
@@ -113,7 +113,8 @@ pub fn create_endpoint(
     }
     let cursor = feed_end(write, endpoint.client)?;
     let fortune = Fortune::new(endpoint.created_at);
-    set_progress(write, endpoint.id, &Progress { epoch: 0, cursor, fortune, next_attempt: 1 })?;
+    let rest = Rest::default();
+    set_progress(write, endpoint.id, &Progress { epoch: 0, cursor, fortune, next_attempt: 1, rest })?;
     put(write, endpoint)?;
     Ok(Ok(Some(endpoint.clone())))
 }
@@ -147,8 +148,9 @@ pub fn change_endpoint(
                 let cursor = feed_end(write, client)?;
                 let before = progress(&*write.rows, id)?;
                 let (epoch, next_attempt) = before.map_or((0, 1), |p| (p.epoch, p.next_attempt));
-                // Whoever disabled it has said its last word.
-                let fresh = Progress { epoch: epoch + 1, cursor, fortune: Fortune::new(*now), next_attempt };
+                // Whoever disabled it has said its last word, and its consumer is asked anew.
+                let (fortune, rest) = (Fortune::new(*now), Rest::default());
+                let fresh = Progress { epoch: epoch + 1, cursor, fortune, next_attempt, rest };
                 set_progress(write, id, &fresh)?;
             }
             Standing::Enabled | Standing::Deleted => return Ok(Ok(Changed::To(Box::new(endpoint)))),
@@ -221,7 +223,7 @@ pub fn deliveries(
     id: EndpointId,
 ) -> Result<Option<Deliveries>, RowError> {
     let Some(endpoint) = endpoint(rows, client, id)? else { return Ok(None) };
-    let Some(Progress { epoch: _, cursor, fortune, next_attempt }) = progress(rows, id)? else {
+    let Some(Progress { epoch: _, cursor, fortune, next_attempt, rest }) = progress(rows, id)? else {
         return Ok(None);
     };
     let mut pending: Vec<PendingDelivery> = Vec::new();
@@ -231,7 +233,7 @@ pub fn deliveries(
         Ok(Walk::On)
     })?;
     let replays = replays(rows, id)?;
-    Ok(Some(Deliveries { endpoint, cursor, fortune, next_attempt, pending, replays }))
+    Ok(Some(Deliveries { endpoint, cursor, fortune, next_attempt, rest, pending, replays }))
 }
 
 /// Records deliveries; see [`crate::ports::endpoints::EndpointStore::record`].
@@ -288,8 +290,8 @@ pub fn record(
             }
         }
     }
-    let DeliveryRecord { epoch, cursor, fortune, .. } = *record;
-    set_progress(write, id, &Progress { epoch, cursor, fortune, next_attempt })?;
+    let DeliveryRecord { epoch, cursor, fortune, rest, .. } = *record;
+    set_progress(write, id, &Progress { epoch, cursor, fortune, next_attempt, rest })?;
     if let Some((reason, at)) = record.disabled {
         endpoint.standing = Standing::Disabled(reason);
         endpoint.revision += 1;
