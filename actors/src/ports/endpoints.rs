@@ -8,6 +8,8 @@
 //! One actor at a time writes how deliveries go ([`EndpointStore::record`]), fenced by an epoch.
 //! Everybody else leaves a word ([`EndpointChange`]) that it finds by reading.
 
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use uuid::Uuid;
 
 use super::BoxFuture;
@@ -209,6 +211,17 @@ pub struct Deliveries {
 pub struct Rest {
     /// It asked to be left alone until then.
     pub asked: Option<Timestamp>,
+    /// Its breaker is open.
+    pub open: Option<Open>,
+}
+
+/// An open breaker: one try at a time is let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// When the next may begin.
+    pub until: Timestamp,
+    /// How long the pause before it is.
+    pub pause: Duration,
 }
 
 /// An event that is taken up and not finished.

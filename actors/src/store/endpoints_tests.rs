@@ -1,5 +1,6 @@
 //! What every store must do with webhook endpoints and their deliveries, as claims of the contract.
 
+use std::time::Duration;
 use uuid::Uuid;
 
 use super::contract::{CLIENT, accept, id, order};
@@ -11,7 +12,7 @@ use crate::domain::ids::ClientNo;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::Announcement;
 use crate::ports::endpoints::{
-    ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange,
+    ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange, Open,
     PendingDelivery, REPLAYS_MAX, Replay, Rest, Standing, StoredEndpoint, Which,
 };
 use crate::ports::store::{CommitError, FeedEntry, SharedStore};
@@ -165,7 +166,7 @@ pub(super) async fn an_endpoint_begins_at_the_end_of_its_feed(store: &SharedStor
     // Whoever disabled it has nothing more to say.
     let late = store.record(CLIENT, hook(1), nothing(epoch, 2)).await;
     assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
-    let all = store.sweep_feeds(Timestamp(1_000_000), std::time::Duration::from_secs(1), 99).await.unwrap();
+    let all = store.sweep_feeds(Timestamp(1_000_000), Duration::from_secs(1), 99).await.unwrap();
     assert_eq!((all, store.announcement(CLIENT, 3).await.unwrap()), (4, None), "it goes with its entry");
 }
 
@@ -194,7 +195,8 @@ pub(super) async fn deliveries_are_recorded_by_the_last_epoch_only(store: &Share
 pub(super) async fn an_endpoint_rests_until_its_next_record_or_until_it_is_enabled(store: &SharedStore) {
     create(store, endpoint(1, CLIENT)).await;
     let epoch = take(store, 1).await;
-    let rest = Rest { asked: Some(Timestamp(9_000)) };
+    let open = Open { until: Timestamp(8_000), pause: Duration::from_secs(20) };
+    let rest = Rest { asked: Some(Timestamp(9_000)), open: Some(open) };
     let found = async || store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().rest;
     assert_eq!(found().await, Rest::default());
     store.record(CLIENT, hook(1), DeliveryRecord { rest, ..nothing(epoch, 0) }).await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::domain::endpoint::Schedule;
 use crate::domain::time::Timestamp;
-use crate::ports::endpoints::Rest;
+use crate::ports::endpoints::{Open, Rest};
 
 /// Both reasons.
 #[derive(Debug, Default)]
@@ -20,16 +20,11 @@ pub(super) struct Pauses {
 /// through at a time.
 #[derive(Debug, Default)]
 struct Breaker {
-    /// Events that failed since the last success, up to [`Breaker::FAILURES`].
+    /// Events that failed since the last success, up to [`Breaker::FAILURES`]. In no record: after a
+    /// death as many may fail again before it opens.
     failing: BTreeSet<u64>,
     open: Option<Open>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    until: Timestamp,
-    pause: Duration,
-    /// The event that is being tried.
+    /// The event that is being tried while it is open.
     trying: Option<u64>,
 }
 
@@ -38,33 +33,32 @@ impl Breaker {
     const FAILURES: usize = 10;
 
     fn failed(&mut self, sequence: u64, schedule: &Schedule, now: Timestamp) {
-        match &mut self.open {
-            Some(open) if open.trying == Some(sequence) => {
-                let pause = schedule.breaker_pause(Some(open.pause));
-                *open = Open { until: now.after(pause), pause, trying: None };
-            }
+        let last = match self.open {
+            Some(open) if self.trying == Some(sequence) => Some(open.pause),
             // It began before the breaker opened.
-            Some(_) => {}
+            Some(_) => return,
             None => {
                 self.failing.insert(sequence);
-                if self.failing.len() >= Self::FAILURES {
-                    let pause = schedule.breaker_pause(None);
-                    self.open = Some(Open { until: now.after(pause), pause, trying: None });
+                if self.failing.len() < Self::FAILURES {
+                    return;
                 }
+                None
             }
-        }
+        };
+        let pause = schedule.breaker_pause(last);
+        (self.open, self.trying) = (Some(Open { until: now.after(pause), pause }), None);
     }
 }
 
 impl Pauses {
     /// As the store knows them.
     pub(super) fn new(rest: Rest) -> Pauses {
-        Pauses { asked: rest.asked, breaker: Breaker::default() }
+        Pauses { asked: rest.asked, breaker: Breaker { open: rest.open, ..Breaker::default() } }
     }
 
     /// As the store is to know them.
     pub(super) fn rest(&self) -> Rest {
-        Rest { asked: self.asked }
+        Rest { asked: self.asked, open: self.breaker.open }
     }
 
     /// True while one try at a time is let through.
@@ -78,7 +72,7 @@ impl Pauses {
         let at = self.asked.map_or(at, |asked| at.max(asked));
         match self.breaker.open {
             None => Some(at),
-            Some(Open { trying: Some(_), .. }) => None,
+            Some(_) if self.breaker.trying.is_some() => None,
             Some(open) => Some(at.max(open.until)),
         }
     }
@@ -87,8 +81,8 @@ impl Pauses {
     pub(super) fn began(&mut self, sequence: u64) {
         // What it had asked for is over.
         self.asked = None;
-        if let Some(open) = &mut self.breaker.open {
-            open.trying = Some(sequence);
+        if self.is_open() {
+            self.breaker.trying = Some(sequence);
         }
     }
 
@@ -114,10 +108,8 @@ impl Pauses {
 
     /// An attempt has come to no outcome.
     pub(super) fn withdrawn(&mut self, sequence: u64) {
-        if let Some(open) = &mut self.breaker.open
-            && open.trying == Some(sequence)
-        {
-            open.trying = None;
+        if self.breaker.trying == Some(sequence) {
+            self.breaker.trying = None;
         }
     }
 }

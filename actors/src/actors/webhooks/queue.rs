@@ -643,6 +643,24 @@ mod tests {
     }
 
     #[test]
+    fn an_open_breaker_outlives_the_queue_and_goes_on_doubling() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=10 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        for n in begin(&mut queue, NOW) {
+            settle(&mut queue, n, FAILED, NOW);
+        }
+        let rows = (1..=10).map(|n| PendingDelivery { entry: entry(n, n), attempts: 1, next_at: NOW });
+        let mut next = Queue::new(DeliveryMode::Every, 10, rows.collect(), queue.rest());
+        assert!(next.is_open() && begin(&mut next, NOW).is_empty());
+        let now = NOW.after(Duration::from_secs(5));
+        assert_eq!(begin(&mut next, now), [1], "one try at a time");
+        settle(&mut next, 1, FAILED, now);
+        assert_eq!(next.next_at(), Some(now.after(Duration::from_secs(10))));
+    }
+
+    #[test]
     fn one_event_that_fails_for_ever_opens_no_breaker() {
         let mut queue = queue(DeliveryMode::Every);
         let long = Schedule::new(vec![Duration::from_secs(1); 30]);

@@ -12,8 +12,8 @@ use crate::domain::endpoint::{DisabledReason, EndpointId, EndpointSettings, Fort
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Rest, Standing, StoredEndpoint,
-    Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Standing,
+    StoredEndpoint, Which,
 };
 use crate::ports::store::FeedEntry;
 
@@ -110,6 +110,8 @@ struct ProgressV1 {
 struct BesidesV1 {
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open: Option<Open>,
 }
 
 /// An endpoint's progress.
@@ -121,8 +123,8 @@ pub fn encode_progress(progress: &Progress) -> Vec<u8> {
         return packed(Record::Progress, &first);
     }
     let mut bytes = packed(Record::ProgressBesides, &first);
-    let Rest { asked } = rest;
-    write_named(&mut bytes, &BesidesV1 { asked });
+    let Rest { asked, open } = rest;
+    write_named(&mut bytes, &BesidesV1 { asked, open });
     bytes
 }
 
@@ -139,8 +141,8 @@ pub fn decode_progress(bytes: &[u8]) -> Decoded<Progress> {
         Some(_) | None => (unpacked(Record::Progress, bytes)?, BesidesV1::default()),
     };
     let ProgressV1 { epoch, cursor, fortune, next_attempt } = first;
-    let BesidesV1 { asked } = besides;
-    Ok(Progress { epoch, cursor, fortune, next_attempt, rest: Rest { asked } })
+    let BesidesV1 { asked, open } = besides;
+    Ok(Progress { epoch, cursor, fortune, next_attempt, rest: Rest { asked, open } })
 }
 
 /// An event by its value in the feed, whatever kinds of them there will be.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use super::*;
 use crate::domain::command::{
@@ -25,8 +26,8 @@ use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Rest, Standing, StoredEndpoint,
-    Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Standing,
+    StoredEndpoint, Which,
 };
 use crate::ports::store::{DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Settled};
 use crate::ports::trouble::{Span, Thing, Trouble};
@@ -440,7 +441,9 @@ fn hooks() -> Vec<Sample> {
     };
     let fortune = Fortune { success_at: Timestamp(1), hopeless: 2 };
     let progress = Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77, rest: Rest::default() };
-    let asked = Progress { rest: Rest { asked: Some(Timestamp(7)) }, ..progress };
+    let asked = Progress { rest: Rest { asked: Some(Timestamp(7)), open: None }, ..progress };
+    let open = Open { until: Timestamp(8), pause: Duration::from_secs(300) };
+    let open = Progress { rest: Rest { asked: None, open: Some(open) }, ..progress };
     let pending = PendingDelivery { entry: entry(9), attempts: 3, next_at: Timestamp(5) };
     let dead = DeadDelivery {
         endpoint: hook,
@@ -469,6 +472,7 @@ fn hooks() -> Vec<Sample> {
         endpoint("deleted", Standing::Deleted),
         sample("progress", progress, encode_progress, decode_progress),
         sample("progress_asked", asked, encode_progress, decode_progress),
+        sample("progress_open", open, encode_progress, decode_progress),
         sample("pending", pending, encode_pending, |bytes| decode_pending(9, bytes)),
         sample("dead_delivery", dead, encode_dead_delivery, move |b| decode_dead_delivery(hook, 9, b)),
         sample("notice", notice, encode_notice, decode_notice),
