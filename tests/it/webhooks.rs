@@ -421,6 +421,32 @@ async fn who_is_gone_or_asks_for_it_is_disabled_and_can_be_enabled_again() {
 }
 
 #[actix_rt::test]
+async fn what_was_skipped_replaces_what_waited_before_it_if_it_was_wanted() {
+    let gone_once = || Receiver::start(|_, n| if n == 0 { status(410) } else { ok() });
+    let (all, accepted, server) = (gone_once(), gone_once(), server(&[]));
+    let (one, _) = endpoint(&server, json!({"types": ["wavegate.order.*"]}), &all.url).await;
+    let (two, _) = endpoint(&server, json!({"types": ["wavegate.order.accepted"]}), &accepted.url).await;
+    let early = accept(&server, "early").await;
+    for id in [&one, &two] {
+        endpoint_when(&server, id, |e| e["state"] == "disabled").await;
+    }
+    door::until(&server, &early, |d| d["state"] == "backordered").await;
+    receive(&server, "A", 5).await;
+    door::until(&server, &early, |d| d["state"] == "shipped").await;
+    for id in [&one, &two] {
+        let enabled = post(&server, &format!("{ENDPOINTS}/{id}/enable"), &Value::Null).await;
+        assert_eq!((enabled.status, enabled.text("state")), (200, "enabled"), "{}", enabled.body);
+    }
+    let late = accept(&server, "late").await;
+    let heard = all.when(|all| of(all, &late).iter().any(|h| is_shipped(h))).await;
+    let old: Vec<_> = of(&heard, &early).iter().map(|h| h.version()).collect();
+    assert_eq!(old.len(), 1, "an old version came after newer ones were skipped: {old:?}");
+    // Nothing that the other one wants was skipped.
+    let heard = accepted.when(|all| all.len() == 3).await;
+    assert_eq!((of(&heard, &early).len(), of(&heard, &late).len()), (2, 1));
+}
+
+#[actix_rt::test]
 async fn a_redirect_is_not_followed() {
     let inside = Receiver::willing();
     let to = inside.url.clone();

@@ -131,7 +131,7 @@ pub enum EndpointChange {
         now: Timestamp,
     },
     /// Deliveries go on. An endpoint that was disabled goes on from the feed's end; what was waiting
-    /// when it was disabled is tried again, what was skipped since can be replayed.
+    /// when it was disabled is tried again, what was skipped since ([`Skipped`]) can be replayed.
     Enable {
         /// The time now.
         now: Timestamp,
@@ -200,6 +200,8 @@ pub struct Deliveries {
     pub next_attempt: u64,
     /// How it rests.
     pub rest: Rest,
+    /// What was skipped and is still to be looked through.
+    pub skipped: Option<Skipped>,
     /// By sequence.
     pub pending: Vec<PendingDelivery>,
     /// By id.
@@ -224,6 +226,16 @@ pub struct Open {
     pub pause: Duration,
 }
 
+/// Events that were passed over while an endpoint was disabled. They are not delivered by themselves,
+/// but with [`crate::domain::endpoint::DeliveryMode::Latest`] they replace what waited before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Those behind this sequence,
+    pub after: u64,
+    /// up to this one.
+    pub to: u64,
+}
+
 /// An event that is taken up and not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingDelivery {
@@ -246,6 +258,8 @@ pub struct DeliveryRecord {
     pub fortune: Fortune,
     /// How it rests.
     pub rest: Rest,
+    /// What was skipped and is still to be looked through.
+    pub skipped: Option<Skipped>,
     /// Rows as they are now.
     pub pending: Vec<PendingDelivery>,
     /// Events that are finished, whether they have a row or not; none of them is kept aside, but for

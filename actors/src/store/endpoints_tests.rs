@@ -13,7 +13,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::announcement::Announcement;
 use crate::ports::endpoints::{
     ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange, Open,
-    PendingDelivery, REPLAYS_MAX, Replay, Rest, Standing, StoredEndpoint, Which,
+    PendingDelivery, REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint, Which,
 };
 use crate::ports::store::{CommitError, FeedEntry, SharedStore};
 
@@ -74,6 +74,7 @@ fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
         cursor,
         fortune: Fortune { success_at: NOW, hopeless: 3 },
         rest: Rest::default(),
+        skipped: None,
         pending: vec![],
         finished: vec![],
         dead: vec![],
@@ -163,6 +164,7 @@ pub(super) async fn an_endpoint_begins_at_the_end_of_its_feed(store: &SharedStor
     assert_eq!(found.fortune, Fortune::new(Timestamp(7)));
     let end = store.feed(CLIENT, 0, 9).await.unwrap().last().unwrap().sequence;
     assert_eq!(found.cursor, end, "what was skipped is not taken up by itself");
+    assert_eq!(found.skipped, Some(Skipped { after: 2, to: end }));
     // Whoever disabled it has nothing more to say.
     let late = store.record(CLIENT, hook(1), nothing(epoch, 2)).await;
     assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
@@ -209,6 +211,26 @@ pub(super) async fn an_endpoint_rests_until_its_next_record_or_until_it_is_enabl
     store.record(CLIENT, hook(1), gone).await.unwrap();
     change(store, 1, EndpointChange::Enable { now: NOW }).await;
     assert_eq!(found().await, Rest::default());
+}
+
+pub(super) async fn what_is_skipped_is_known_until_a_record_says_that_it_was_looked_through(
+    store: &SharedStore,
+) {
+    create(store, endpoint(1, CLIENT)).await;
+    let disable = async |cursor, skipped| {
+        let disabled = Some((DisabledReason::Gone, NOW));
+        let gone = DeliveryRecord { disabled, skipped, ..nothing(take(store, 1).await, cursor) };
+        store.record(CLIENT, hook(1), gone).await.unwrap();
+        change(store, 1, EndpointChange::Enable { now: NOW }).await;
+        store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().skipped
+    };
+    // Each time the feed grows by the word that the endpoint is disabled.
+    assert_eq!(disable(0, None).await, Some(Skipped { after: 0, to: 1 }));
+    let half = Some(Skipped { after: 0, to: 1 });
+    assert_eq!(disable(1, half).await, Some(Skipped { after: 0, to: 2 }), "it was not looked through");
+    assert_eq!(disable(2, None).await, Some(Skipped { after: 2, to: 3 }));
+    store.record(CLIENT, hook(1), nothing(take(store, 1).await, 3)).await.unwrap();
+    assert_eq!(store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().skipped, None);
 }
 
 pub(super) async fn attempts_are_remembered_up_to_a_number(store: &SharedStore) {

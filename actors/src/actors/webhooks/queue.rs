@@ -203,17 +203,29 @@ impl Queue {
     }
 
     fn join(&mut self, item: Item) -> Vec<u64> {
-        let mut replaced = Vec::new();
-        if self.mode == DeliveryMode::Latest {
-            let line = self.lines.get(&item.entry.subject()).into_iter().flatten();
-            let waits = |n: &u64| *n < item.entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
-            replaced = line.copied().filter(waits).collect();
-            for sequence in &replaced {
-                self.remove(*sequence);
-            }
-        }
+        let replaced = match self.mode {
+            DeliveryMode::Latest => self.replaced_by(item.entry),
+            DeliveryMode::Every => Vec::new(),
+        };
         self.insert(item);
         replaced
+    }
+
+    /// Drops what waits of an entry's transaction and is older; answers it.
+    #[must_use]
+    pub(crate) fn replaced_by(&mut self, entry: FeedEntry) -> Vec<u64> {
+        let line = self.lines.get(&entry.subject()).into_iter().flatten();
+        let waits = |n: &u64| *n < entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
+        let replaced: Vec<u64> = line.copied().filter(waits).collect();
+        for sequence in &replaced {
+            self.remove(*sequence);
+        }
+        replaced
+    }
+
+    /// Whose events wait or fly.
+    pub(crate) fn subjects(&self) -> BTreeSet<TransactionId> {
+        self.lines.keys().copied().collect()
     }
 
     /// Gives rows to what waits behind an event that has one; answers them.

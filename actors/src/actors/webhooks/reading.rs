@@ -1,20 +1,23 @@
-//! Reading a client's feed for an endpoint: the next page, and what a replay asks for. It writes
+//! Reading a client's feed for an endpoint: the next page, what was skipped, and what a replay asks for. It writes
 //! nothing and decides nothing but what is wanted.
+
+use std::collections::BTreeSet;
 
 use super::held::filter;
 use crate::actors::events;
 use crate::actors::site::Node;
 use crate::domain::endpoint::EndpointId;
-use crate::domain::ids::ClientNo;
+use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::ports::endpoints::{Replay, Which};
+use crate::ports::endpoints::{Replay, Skipped, Which};
 use crate::ports::store::{FeedEntry, Lookup, ReadError};
 use crate::wire::event::TypeFilter;
 
 /// Entries of the feed that are read at a time; each is rendered to know its type.
 const PAGE: usize = 32;
-/// Of a replay more: most are passed over by their time alone.
+/// Of a replay, or of what was skipped, more: most are passed over without being rendered.
 const REPLAY_PAGE: usize = 256;
+
 /// A page of the feed: which entries are wanted, and the last of all.
 pub(super) struct Page {
     pub(super) wanted: Vec<FeedEntry>,
@@ -42,6 +45,26 @@ pub(super) async fn read_page(
         wanted.extend(event.filter(|event| filter.passes(event.event_type)).map(|_| entry));
     }
     Ok(Page { wanted, last, first, full })
+}
+
+/// Looks at a page of what was skipped: which of its entries about these transactions are wanted, and what
+/// is left of it.
+pub(super) async fn read_skipped(
+    node: &Node,
+    client: ClientNo,
+    Skipped { after, to }: Skipped,
+    of: &BTreeSet<TransactionId>,
+    filter: &TypeFilter,
+) -> Result<(Vec<FeedEntry>, Option<Skipped>), ReadError> {
+    let entries = node.store.feed(client, after, REPLAY_PAGE).await?;
+    let full = entries.len() == REPLAY_PAGE;
+    let last = entries.last().map_or(to, |entry| entry.sequence);
+    let mut wanted = Vec::new();
+    for entry in entries.into_iter().filter(|entry| entry.sequence <= to && of.contains(&entry.subject())) {
+        let event = events::event(node, client, entry).await?;
+        wanted.extend(event.filter(|event| filter.passes(event.event_type)).map(|_| entry));
+    }
+    Ok((wanted, (full && last < to).then_some(Skipped { after: last, to })))
 }
 
 /// What a replay is to take up, and how it stands then; `None`: it is done.

@@ -12,7 +12,7 @@ use crate::domain::endpoint::{DisabledReason, EndpointId, EndpointSettings, Fort
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Standing,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Skipped, Standing,
     StoredEndpoint, Which,
 };
 use crate::ports::store::FeedEntry;
@@ -93,6 +93,8 @@ pub struct Progress {
     pub next_attempt: u64,
     /// How it rests.
     pub rest: Rest,
+    /// What was skipped and is still to be looked through.
+    pub skipped: Option<Skipped>,
 }
 
 /// What most endpoints have.
@@ -112,19 +114,21 @@ struct BesidesV1 {
     asked: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open: Option<Open>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
 }
 
 /// An endpoint's progress.
 #[must_use]
 pub fn encode_progress(progress: &Progress) -> Vec<u8> {
-    let Progress { epoch, cursor, fortune, next_attempt, rest } = *progress;
+    let Progress { epoch, cursor, fortune, next_attempt, rest, skipped } = *progress;
     let first = ProgressV1 { epoch, cursor, fortune, next_attempt };
-    if rest == Rest::default() {
+    if rest == Rest::default() && skipped.is_none() {
         return packed(Record::Progress, &first);
     }
     let mut bytes = packed(Record::ProgressBesides, &first);
     let Rest { asked, open } = rest;
-    write_named(&mut bytes, &BesidesV1 { asked, open });
+    write_named(&mut bytes, &BesidesV1 { asked, open, skipped });
     bytes
 }
 
@@ -141,8 +145,8 @@ pub fn decode_progress(bytes: &[u8]) -> Decoded<Progress> {
         Some(_) | None => (unpacked(Record::Progress, bytes)?, BesidesV1::default()),
     };
     let ProgressV1 { epoch, cursor, fortune, next_attempt } = first;
-    let BesidesV1 { asked, open } = besides;
-    Ok(Progress { epoch, cursor, fortune, next_attempt, rest: Rest { asked, open } })
+    let BesidesV1 { asked, open, skipped } = besides;
+    Ok(Progress { epoch, cursor, fortune, next_attempt, rest: Rest { asked, open }, skipped })
 }
 
 /// An event by its value in the feed, whatever kinds of them there will be.

@@ -26,7 +26,7 @@ use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Standing,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Skipped, Standing,
     StoredEndpoint, Which,
 };
 use crate::ports::store::{DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Settled};
@@ -440,7 +440,9 @@ fn hooks() -> Vec<Sample> {
         sample(&format!("replay.{name}"), replay, encode_replay, |b| decode_replay(Uuid::from_u128(9), b))
     };
     let fortune = Fortune { success_at: Timestamp(1), hopeless: 2 };
-    let progress = Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77, rest: Rest::default() };
+    let progress =
+        Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77, rest: Rest::default(), skipped: None };
+    let skipped = Progress { skipped: Some(Skipped { after: 300, to: 400 }), ..progress };
     let asked = Progress { rest: Rest { asked: Some(Timestamp(7)), open: None }, ..progress };
     let open = Open { until: Timestamp(8), pause: Duration::from_secs(300) };
     let open = Progress { rest: Rest { asked: None, open: Some(open) }, ..progress };
@@ -472,6 +474,7 @@ fn hooks() -> Vec<Sample> {
         endpoint("deleted", Standing::Deleted),
         sample("progress", progress, encode_progress, decode_progress),
         sample("progress_asked", asked, encode_progress, decode_progress),
+        sample("progress_skipped", skipped, encode_progress, decode_progress),
         sample("progress_open", open, encode_progress, decode_progress),
         sample("pending", pending, encode_pending, |bytes| decode_pending(9, bytes)),
         sample("dead_delivery", dead, encode_dead_delivery, move |b| decode_dead_delivery(hook, 9, b)),
