@@ -3,7 +3,9 @@
 //! An endpoint reads its client's feed by a cursor: every event up to it is finished or has a row
 //! of its own as [`PendingDelivery`]. What lies beyond is in no record; it is read again. So an
 //! attempt needs no write before it, and a death between an attempt and its record repeats the
-//! attempt with the same id: at least once is the promise.
+//! attempt with the same id: at least once is the promise. An event that has failed for the last time
+//! lets the next of its transaction go only once its dead letter is durable: one commit, after a whole
+//! schedule of failures, and a death in between cannot turn their order round.
 //!
 //! One actor at a time writes how deliveries go ([`EndpointStore::record`]), fenced by an epoch.
 //! Everybody else leaves a word ([`EndpointChange`]) that it finds by reading.

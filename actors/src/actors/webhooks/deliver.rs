@@ -71,6 +71,7 @@ impl Endpoint {
         self.node.hooks.kept_aside(record.dead.len());
         let Some(held) = &mut self.held else { return };
         (held.recording, held.troubled) = (false, false);
+        record.dead.iter().for_each(|dead| held.queue.ended(dead.entry.sequence));
         if record.disabled.is_some() {
             self.node.bell.ring(held.endpoint.client);
             self.node.hooks.look();

@@ -171,6 +171,7 @@ impl Held {
         }
         for row in pending {
             self.unrecorded.finished.remove(&row.entry.sequence);
+            self.unrecorded.dead.retain(|dead| dead.entry.sequence != row.entry.sequence);
             self.unrecorded.pending.insert(row.entry.sequence, row);
         }
         if let Some(attempt) = failed {

@@ -22,7 +22,19 @@ struct Item {
     next_at: Timestamp,
     /// It has a row in the store.
     stored: bool,
-    flying: bool,
+    stage: Stage,
+}
+
+/// How far an event has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// For its time, or for what stands before it.
+    Waits,
+    /// An attempt is under way.
+    Flies,
+    /// It is to be kept aside, and the record that says so is not durable yet. Until then nothing of its
+    /// transaction is begun: after a death in between it would be tried again, behind what came after it.
+    Ends,
 }
 
 /// How an attempt went.
@@ -93,7 +105,7 @@ impl Queue {
             pauses: Pauses::new(rest),
         };
         for PendingDelivery { entry, attempts, next_at } in pending {
-            queue.insert(Item { entry, attempts, next_at, stored: true, flying: false });
+            queue.insert(Item { entry, attempts, next_at, stored: true, stage: Stage::Waits });
         }
         queue
     }
@@ -108,7 +120,7 @@ impl Queue {
             DeliveryMode::Every => Vec::new(),
             DeliveryMode::Latest => {
                 let older = self.lines.values().flat_map(|line| line.iter().rev().skip(1));
-                let waits = |n: &&u64| self.items.get(n).is_some_and(|item| !item.flying);
+                let waits = |n: &&u64| self.waits(**n);
                 let replaced: Vec<u64> = older.filter(waits).copied().collect();
                 for sequence in &replaced {
                     self.remove(*sequence);
@@ -178,7 +190,8 @@ impl Queue {
             return Settlement { finished: vec![entry.sequence], ..Settlement::default() };
         }
         self.unstored.insert(entry.sequence);
-        let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false });
+        let finished =
+            self.join(Item { entry, attempts: 0, next_at: now, stored: false, stage: Stage::Waits });
         let pending = self.keep_followers(entry.subject());
         Settlement { pending, finished, ..Settlement::default() }
     }
@@ -186,13 +199,16 @@ impl Queue {
     /// Takes up an event that lies behind the cursor; it has a row from here on. `None` when it waits
     /// already, or a newer one that replaces it does.
     pub(crate) fn take_up_again(&mut self, entry: FeedEntry, now: Timestamp) -> Option<Settlement> {
+        // It may be asked for again before its own end is heard of.
+        self.ended(entry.sequence);
         if self.items.contains_key(&entry.sequence) {
             return None;
         }
         if self.mode == DeliveryMode::Latest && self.has_newer(entry) {
             return None;
         }
-        let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: true, flying: false });
+        let finished =
+            self.join(Item { entry, attempts: 0, next_at: now, stored: true, stage: Stage::Waits });
         let pending = vec![PendingDelivery { entry, attempts: 0, next_at: now }];
         Some(Settlement { pending, finished, ..Settlement::default() })
     }
@@ -215,12 +231,16 @@ impl Queue {
     #[must_use]
     pub(crate) fn replaced_by(&mut self, entry: FeedEntry) -> Vec<u64> {
         let line = self.lines.get(&entry.subject()).into_iter().flatten();
-        let waits = |n: &u64| *n < entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
+        let waits = |n: &u64| *n < entry.sequence && self.waits(*n);
         let replaced: Vec<u64> = line.copied().filter(waits).collect();
         for sequence in &replaced {
             self.remove(*sequence);
         }
         replaced
+    }
+
+    fn waits(&self, sequence: u64) -> bool {
+        self.items.get(&sequence).is_some_and(|item| item.stage == Stage::Waits)
     }
 
     /// Whose events wait or fly.
@@ -258,14 +278,14 @@ impl Queue {
         self.line_up(item.entry.subject());
     }
 
-    /// Of a line only the first may be attempted, and nothing while it is.
+    /// Of a line only the first may be attempted, and nothing while one is, or while one ends.
     fn line_up(&mut self, subject: TransactionId) {
         let Some(line) = self.lines.get(&subject) else { return };
-        let flies = line.iter().any(|n| self.items.get(n).is_some_and(|item| item.flying));
+        let is_taken = line.iter().any(|n| !self.waits(*n));
         for (i, sequence) in line.iter().enumerate() {
             let Some(item) = self.items.get(sequence) else { continue };
             let key = (item.next_at, *sequence);
-            if i == 0 && !flies {
+            if i == 0 && !is_taken {
                 self.ready.insert(key);
             } else {
                 self.ready.remove(&key);
@@ -298,7 +318,7 @@ impl Queue {
         let (at, sequence) = self.due(now)?;
         self.ready.remove(&(at, sequence));
         let item = self.items.get_mut(&sequence)?;
-        item.flying = true;
+        item.stage = Stage::Flies;
         self.flying += 1;
         self.pauses.began(sequence);
         Some((item.entry, item.attempts))
@@ -334,10 +354,10 @@ impl Queue {
         now: Timestamp,
         jitter: u64,
     ) -> Settlement {
-        let Some(item) = self.items.get_mut(&sequence).filter(|item| item.flying) else {
+        let Some(item) = self.items.get_mut(&sequence).filter(|item| item.stage == Stage::Flies) else {
             return Settlement::default();
         };
-        item.flying = false;
+        item.stage = Stage::Waits;
         self.flying -= 1;
         match outcome {
             Outcome::Delivered => {
@@ -347,8 +367,8 @@ impl Queue {
             }
             Outcome::Unsendable => {
                 self.pauses.withdrawn(sequence);
-                let dead = self.remove(sequence).map(|item| (item.entry, item.attempts));
-                Settlement { finished: vec![sequence], dead, ..Settlement::default() }
+                let (entry, attempts) = (item.entry, item.attempts);
+                self.ends(entry, attempts)
             }
             Outcome::Postponed(until) => {
                 self.pauses.withdrawn(sequence);
@@ -367,6 +387,23 @@ impl Queue {
         }
     }
 
+    fn ends(&mut self, entry: FeedEntry, attempts: u16) -> Settlement {
+        let sequence = entry.sequence;
+        self.unstored.remove(&sequence);
+        if let Some(item) = self.items.get_mut(&sequence) {
+            item.stage = Stage::Ends;
+        }
+        let dead = Some((entry, attempts));
+        Settlement { finished: vec![sequence], dead, ..Settlement::default() }
+    }
+
+    /// That an event is kept aside is durable: what stands behind it may go.
+    pub(crate) fn ended(&mut self, sequence: u64) {
+        if self.items.get(&sequence).is_some_and(|item| item.stage == Stage::Ends) {
+            self.remove(sequence);
+        }
+    }
+
     fn failed(&mut self, entry: FeedEntry, attempts: u16, due: Option<Timestamp>) -> Settlement {
         let sequence = entry.sequence;
         if self.mode == DeliveryMode::Latest && self.has_newer(entry) {
@@ -374,9 +411,7 @@ impl Queue {
             return Settlement { finished: vec![sequence], ..Settlement::default() };
         }
         let Some(next_at) = due else {
-            self.remove(sequence);
-            let dead = Some((entry, attempts));
-            return Settlement { finished: vec![sequence], dead, ..Settlement::default() };
+            return self.ends(entry, attempts);
         };
         if let Some(item) = self.items.get_mut(&sequence) {
             item.next_at = next_at;
@@ -569,7 +604,34 @@ mod tests {
             assert_eq!(settled.dead.is_some(), attempt == 3);
             now = queue.next_at().unwrap_or(now);
         }
+        queue.ended(1);
         assert_eq!((queue.len(), queue.cursor()), (0, 1));
+    }
+
+    #[test]
+    fn what_stands_behind_a_dead_letter_waits_until_it_is_durable() {
+        let once = Schedule::new(Vec::new());
+        for mode in [DeliveryMode::Every, DeliveryMode::Latest] {
+            let mut queue = queue(mode);
+            queue.take_up(entry(1, 1), NOW);
+            assert_eq!(begin(&mut queue, NOW), [1]);
+            let settled = queue.settle(1, FAILED, &once, NOW, 0);
+            assert_eq!((settled.dead, queue.cursor()), (Some((entry(1, 1), 1)), 1));
+            assert_eq!(queue.take_up(entry(2, 1), NOW), Settlement::default(), "what ends is not replaced");
+            assert_eq!((begin(&mut queue, NOW), queue.next_at()), (vec![], None));
+            queue.ended(1);
+            assert_eq!(begin(&mut queue, NOW), [2]);
+            queue.ended(2);
+            assert_eq!(queue.len(), 1, "only what ends has ended");
+        }
+        // Asked for again at once, it is tried again.
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(1, 1), NOW);
+        begin(&mut queue, NOW);
+        queue.settle(1, FAILED, &once, NOW, 0);
+        assert!(queue.take_up_again(entry(1, 1), NOW).is_some());
+        queue.ended(1);
+        assert_eq!(begin(&mut queue, NOW), [1]);
     }
 
     #[test]
@@ -600,7 +662,7 @@ mod tests {
         for pause in [10, 20] {
             assert_eq!(begin(&mut queue, now).len(), 1);
             assert_eq!(queue.next_at(), None);
-            let tried = *queue.items.iter().find(|(_, item)| item.flying).unwrap().0;
+            let tried = *queue.items.iter().find(|(_, item)| item.stage == Stage::Flies).unwrap().0;
             settle(&mut queue, tried, FAILED, now);
             let next = now.after(Duration::from_secs(pause));
             assert_eq!(queue.next_at(), Some(next));
