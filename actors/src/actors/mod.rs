@@ -34,6 +34,7 @@ pub(crate) mod observed;
 pub(crate) mod options;
 pub(crate) mod pipeline;
 pub mod report;
+pub(crate) mod ring;
 pub(crate) mod site;
 pub(crate) mod tallies;
 pub(crate) mod tripwire;
