@@ -10,7 +10,7 @@ use super::ids::{ClientNo, Malformed, PartitionId, TransactionId};
 use super::time::Timestamp;
 
 /// A webhook endpoint's id; later ones sort later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EndpointId(pub Uuid);
 

@@ -111,6 +111,41 @@ pub trait EndpointStore: Send + Sync + 'static {
         id: EndpointId,
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>>;
+
+    /// Endpoints whose records cannot be read, and why: [`EndpointStore::endpoints`] passes over them.
+    fn damaged_endpoints(&self) -> BoxFuture<Result<Vec<(EndpointId, String)>, ReadError>>;
+
+    /// What stands about the deliveries of the first endpoint behind `after` that has rows, whether or
+    /// not there is such an endpoint. For a check of a store at rest: it reads all of them at once.
+    fn delivery_rows(&self, after: Option<EndpointId>) -> BoxFuture<Result<Option<DeliveryRows>, ReadError>>;
+}
+
+/// The rows of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryRows {
+    /// Whose they are.
+    pub endpoint: EndpointId,
+    /// How far it has come, and the number of its next attempt.
+    pub progress: Option<(u64, u64)>,
+    /// Events that wait.
+    pub pending: Vec<FeedEntry>,
+    /// Numbers of attempts.
+    pub attempts: Vec<u64>,
+    /// Replays that wait.
+    pub replays: usize,
+    /// Events that are kept aside.
+    pub dead: Vec<FeedEntry>,
+    /// Rows that cannot be read, and why.
+    pub damaged: Vec<String>,
+}
+
+impl DeliveryRows {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let numbered = self.pending.len() + self.attempts.len() + self.dead.len();
+        usize::from(self.progress.is_some()) + numbered + self.replays + self.damaged.len()
+    }
 }
 
 /// What is asked of an endpoint.

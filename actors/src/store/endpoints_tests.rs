@@ -12,15 +12,16 @@ use crate::domain::ids::ClientNo;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::Announcement;
 use crate::ports::endpoints::{
-    ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange, Open,
-    PendingDelivery, REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint, Which,
+    ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, DeliveryRows,
+    EndpointChange, Open, PendingDelivery, REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint,
+    Which,
 };
 use crate::ports::store::{CommitError, FeedEntry, SharedStore};
 
 const OTHER: ClientNo = ClientNo(2);
 const NOW: Timestamp = Timestamp(5_000);
 
-fn hook(n: u64) -> EndpointId {
+pub(super) fn hook(n: u64) -> EndpointId {
     EndpointId::new(Timestamp(1_000), n)
 }
 
@@ -35,7 +36,7 @@ fn settings(url: &str) -> EndpointSettings {
     }
 }
 
-fn endpoint(n: u64, client: ClientNo) -> StoredEndpoint {
+pub(super) fn endpoint(n: u64, client: ClientNo) -> StoredEndpoint {
     StoredEndpoint {
         id: hook(n),
         client,
@@ -60,15 +61,15 @@ async fn take(store: &SharedStore, n: u64) -> u64 {
     store.take_endpoint(CLIENT, hook(n)).await.unwrap().wait().await.unwrap()
 }
 
-fn entry(sequence: u64) -> FeedEntry {
+pub(super) fn entry(sequence: u64) -> FeedEntry {
     FeedEntry { sequence, id: id(sequence), version: 1 }
 }
 
-fn pending(sequence: u64, attempts: u16) -> PendingDelivery {
+pub(super) fn pending(sequence: u64, attempts: u16) -> PendingDelivery {
     PendingDelivery { entry: entry(sequence), attempts, next_at: NOW }
 }
 
-fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
+pub(super) fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
     DeliveryRecord {
         epoch,
         cursor,
@@ -85,7 +86,7 @@ fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
     }
 }
 
-fn attempt(n: u16) -> Attempt {
+pub(super) fn attempt(n: u16) -> Attempt {
     Attempt {
         webhook_id: format!("{}.1", id(1)),
         event_type: "wavegate.order.accepted".to_owned(),
@@ -98,7 +99,7 @@ fn attempt(n: u16) -> Attempt {
     }
 }
 
-fn dead(sequence: u64) -> DeadDelivery {
+pub(super) fn dead(sequence: u64) -> DeadDelivery {
     DeadDelivery {
         endpoint: hook(1),
         client: CLIENT,
@@ -310,4 +311,34 @@ pub(super) async fn a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by(st
     assert_eq!(store.endpoints().await.unwrap(), [endpoint(2, CLIENT)]);
     assert_eq!(store.dead_deliveries(None, 9).await.unwrap(), []);
     assert_eq!(store.attempts(hook(1)).await.unwrap(), []);
+}
+
+pub(super) async fn what_stands_about_deliveries_is_read_endpoint_by_endpoint(store: &SharedStore) {
+    create(store, endpoint(1, CLIENT)).await;
+    create(store, endpoint(2, OTHER)).await;
+    let epoch = take(store, 1).await;
+    let replay = Replay { id: Uuid::from_u128(1), which: Which::One(1), cursor: 0 };
+    change(store, 1, EndpointChange::Replay(replay)).await;
+    let rows = DeliveryRecord {
+        pending: vec![pending(1, 1), pending(2, 1)],
+        dead: vec![dead(3)],
+        attempts: vec![(1, attempt(1))],
+        ..nothing(epoch, 4)
+    };
+    store.record(CLIENT, hook(1), rows).await.unwrap();
+    let first = DeliveryRows {
+        endpoint: hook(1),
+        progress: Some((4, 2)),
+        pending: vec![entry(1), entry(2)],
+        attempts: vec![1],
+        replays: 1,
+        dead: vec![entry(3)],
+        damaged: vec![],
+    };
+    let second = DeliveryRows { endpoint: hook(2), progress: Some((0, 1)), ..DeliveryRows::default() };
+    assert_eq!((first.count(), second.count()), (6, 1));
+    assert_eq!(store.delivery_rows(None).await.unwrap(), Some(first));
+    assert_eq!(store.delivery_rows(Some(hook(1))).await.unwrap(), Some(second));
+    assert_eq!(store.delivery_rows(Some(hook(2))).await.unwrap(), None);
+    assert_eq!(store.damaged_endpoints().await.unwrap(), []);
 }
