@@ -186,6 +186,8 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
             retention: settings.transactions.retention,
             events_retention: settings.events.retention.min(settings.transactions.retention),
             waiters_max: settings.limits.waiters_max,
+            stream_backlog_max: usize::try_from(settings.limits.sse_backlog_max.as_u64())
+                .unwrap_or(usize::MAX),
             webhook_schedule: Schedule::new(settings.webhooks.schedule.clone()),
         },
         clients: clients(&settings.keys),

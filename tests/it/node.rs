@@ -150,6 +150,7 @@ pub(crate) async fn engine(
             retention: Duration::from_secs(30 * 86_400),
             events_retention: Duration::from_secs(30 * 86_400),
             waiters_max: 100,
+            stream_backlog_max: 1 << 20,
             webhook_schedule: Schedule::new(vec![Duration::from_millis(100)]),
         },
         clients: vec![LOCAL_CLIENT.to_owned()],

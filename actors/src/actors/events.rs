@@ -53,6 +53,14 @@ pub struct Event {
     pub frame: Bytes,
 }
 
+impl Event {
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        // The body is a part of the frame.
+        EVENT_BYTES + self.frame.len()
+    }
+}
+
 /// What is rendered lately, for readers who ask for the same: many resume at once after a restart.
 pub(crate) struct EventCache(Cache<(ClientNo, u64), Arc<Event>, Size>);
 
@@ -68,14 +76,14 @@ const AT_ONCE: usize = 16;
 const BEHIND_LOOKS: usize = 500;
 const BEHIND_FOR: Duration = Duration::from_millis(2);
 /// What an event takes beside its frame, in bytes.
-const EVENT_BYTES: u64 = 500;
+const EVENT_BYTES: usize = 500;
 
 #[derive(Clone)]
 struct Size;
 
 impl Weighter<(ClientNo, u64), Arc<Event>> for Size {
     fn weight(&self, _: &(ClientNo, u64), event: &Arc<Event>) -> u64 {
-        EVENT_BYTES + event.frame.len() as u64
+        event.bytes() as u64
     }
 }
 
@@ -348,11 +356,31 @@ fn render(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::actors::turn::tests::stored;
     use crate::domain::fact::OrderFact;
     use std::cell::Cell;
+
+    /// An event of a feed with so many bytes of body.
+    pub(crate) fn event(sequence: u64, bytes: usize) -> Arc<Event> {
+        let name = format!("e{sequence}");
+        let Frame { text, data } = frame(&name, "wavegate.test", &vec![b' '; bytes]);
+        Arc::new(Event {
+            sequence,
+            id: name.clone(),
+            event_type: EventType::InventoryChanged,
+            transaction: stored(1, Vec::new()).id,
+            version: 0,
+            warehouse: String::new(),
+            reference: name.parse().unwrap(),
+            state: State::Accepted,
+            correlation: name.parse().unwrap(),
+            traceparent: String::new(),
+            body: data,
+            frame: text,
+        })
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_transaction_that_is_behind_its_feed_is_read_again_until_it_is_not() {

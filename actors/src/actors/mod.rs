@@ -35,6 +35,7 @@ pub(crate) mod options;
 pub(crate) mod pipeline;
 pub(crate) mod promises;
 pub mod report;
+pub(crate) mod ring;
 pub(crate) mod site;
 pub(crate) mod tallies;
 pub(crate) mod tripwire;

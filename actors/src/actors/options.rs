@@ -99,6 +99,8 @@ pub struct Rules {
     pub events_retention: Duration,
     /// Callers that may wait for a change at once.
     pub waiters_max: usize,
+    /// Bytes of a feed's events that a stream may have to read still.
+    pub stream_backlog_max: usize,
     /// The pauses between the attempts of a webhook.
     pub webhook_schedule: Schedule,
 }

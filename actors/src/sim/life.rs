@@ -251,6 +251,7 @@ fn rules() -> Rules {
         retention: Duration::from_secs(30 * 86_400),
         events_retention: Duration::from_secs(30 * 86_400),
         waiters_max: 100,
+        stream_backlog_max: 1 << 20,
         webhook_schedule: schedule(),
     }
 }

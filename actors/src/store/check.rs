@@ -5,6 +5,8 @@
 //! Memory is bounded by positions, clients and unfinished transactions, not by all transactions:
 //! feeds are compared with transactions by sums over (id, version).
 
+mod endpoints;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -98,7 +100,9 @@ impl Check {
         self.transactions(store).await?;
         self.feeds(store).await?;
         self.positions(store).await?;
-        self.standing(store).await
+        self.standing(store).await?;
+        self.violations.extend(endpoints::check(store).await?);
+        Ok(())
     }
 
     async fn transactions(&mut self, store: &dyn Store) -> Result<(), ReadError> {

@@ -25,9 +25,12 @@ use crate::ports::trouble::{Span, Thing, Trouble};
 use crate::store::digest;
 pub(super) use crate::store::endpoints_tests::{
     a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by, an_endpoint_begins_at_the_end_of_its_feed,
-    attempts_are_remembered_up_to_a_number, changes_of_an_endpoint_are_seen_and_numbered,
-    dead_deliveries_are_paged_revived_and_given_up, deliveries_are_recorded_by_the_last_epoch_only,
-    endpoints_are_kept_whole_and_each_client_has_its_own, replays_wait_for_the_actor_up_to_a_number,
+    an_endpoint_rests_until_its_next_record_or_until_it_is_enabled, attempts_are_remembered_up_to_a_number,
+    changes_of_an_endpoint_are_seen_and_numbered, dead_deliveries_are_paged_revived_and_given_up,
+    deliveries_are_recorded_by_the_last_epoch_only, endpoints_are_kept_whole_and_each_client_has_its_own,
+    replays_wait_for_the_actor_up_to_a_number,
+    what_is_skipped_is_known_until_a_record_says_that_it_was_looked_through,
+    what_stands_about_deliveries_is_read_endpoint_by_endpoint,
 };
 
 /// A store under test and what keeps it alive.
@@ -81,6 +84,9 @@ macro_rules! contract {
                 an_endpoint_begins_at_the_end_of_its_feed
                 deliveries_are_recorded_by_the_last_epoch_only
                 attempts_are_remembered_up_to_a_number
+                an_endpoint_rests_until_its_next_record_or_until_it_is_enabled
+                what_is_skipped_is_known_until_a_record_says_that_it_was_looked_through
+                what_stands_about_deliveries_is_read_endpoint_by_endpoint
                 dead_deliveries_are_paged_revived_and_given_up
                 replays_wait_for_the_actor_up_to_a_number
                 a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by

@@ -29,7 +29,7 @@
 //! | `settled` | p ‖ n u64 → how the dead letter was dealt with | turn |
 //! | `partition` | p → epoch, nonce, wake_at, paused, trouble | take, turn, pause |
 //! | `endpoints` | c ‖ endpoint id ‖ chunk → webhook endpoint | create, change, record (`disabled`); purge deletes |
-//! | `deliveries` | endpoint id ‖ 0 → epoch, cursor, fortune, next attempt | create, take, enable, record; purge deletes |
+//! | `deliveries` | endpoint id ‖ 0 → epoch, cursor, fortune, next attempt, rest, what was skipped | create, take, enable, record; purge deletes |
 //! | | endpoint id ‖ 1 ‖ sequence u64 → delivery that is not finished | record |
 //! | | endpoint id ‖ 2 ‖ n u64 → attempt | record, which also drops the oldest |
 //! | | endpoint id ‖ 3 ‖ replay id ‖ chunk → replay | change; record deletes |

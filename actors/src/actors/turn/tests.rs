@@ -81,6 +81,7 @@ pub(crate) fn site() -> Site {
         retention: Duration::from_secs(60),
         events_retention: Duration::from_secs(60),
         waiters_max: 1,
+        stream_backlog_max: 1 << 20,
         webhook_schedule: crate::domain::endpoint::Schedule::new(vec![]),
     };
     let node = Node {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use super::*;
 use crate::domain::command::{
@@ -27,7 +28,8 @@ use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Skipped, Standing,
+    StoredEndpoint, Which,
 };
 use crate::ports::store::{
     DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Points, Settled,
@@ -452,7 +454,12 @@ fn hooks() -> Vec<Sample> {
         sample(&format!("replay.{name}"), replay, encode_replay, |b| decode_replay(Uuid::from_u128(9), b))
     };
     let fortune = Fortune { success_at: Timestamp(1), hopeless: 2 };
-    let progress = Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77 };
+    let progress =
+        Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77, rest: Rest::default(), skipped: None };
+    let skipped = Progress { skipped: Some(Skipped { after: 300, to: 400 }), ..progress };
+    let asked = Progress { rest: Rest { asked: Some(Timestamp(7)), open: None }, ..progress };
+    let open = Open { until: Timestamp(8), pause: Duration::from_secs(300) };
+    let open = Progress { rest: Rest { asked: None, open: Some(open) }, ..progress };
     let pending = PendingDelivery { entry: entry(9), attempts: 3, next_at: Timestamp(5) };
     let dead = DeadDelivery {
         endpoint: hook,
@@ -480,6 +487,9 @@ fn hooks() -> Vec<Sample> {
         endpoint("failing", Standing::Disabled(DisabledReason::Failing)),
         endpoint("deleted", Standing::Deleted),
         sample("progress", progress, encode_progress, decode_progress),
+        sample("progress_asked", asked, encode_progress, decode_progress),
+        sample("progress_skipped", skipped, encode_progress, decode_progress),
+        sample("progress_open", open, encode_progress, decode_progress),
         sample("pending", pending, encode_pending, |bytes| decode_pending(9, bytes)),
         sample("dead_delivery", dead, encode_dead_delivery, move |b| decode_dead_delivery(hook, 9, b)),
         sample("notice", notice, encode_notice, decode_notice),

@@ -83,6 +83,7 @@ enum Record {
     DeadDelivery = 44,
     Replay = 45,
     Notice = 46,
+    ProgressBesides = 47,
 }
 
 /// Why bytes are not the value they should be.
