@@ -144,7 +144,8 @@ async fn an_order_that_is_redriven_too_early_fails_again_and_given_up_frees_its_
 
 #[actix_rt::test]
 async fn an_order_that_kills_by_what_is_reported_about_it_goes_on_with_those_reports() {
-    let slow = "warehouses=[{code=\"ATL1\",partition=1,wms={kind=\"simulated\",pick=\"1s\",pack=\"10ms\",\
+    // Long enough that the poison is there before the first report, also on a machine that is busy.
+    let slow = "warehouses=[{code=\"ATL1\",partition=1,wms={kind=\"simulated\",pick=\"4s\",pack=\"10ms\",\
                 depart=\"50ms\",credits=200}}]";
     let mut server = TestServer::start_with(&[slow, "manifests.close_every=100ms"]);
     stock(&server, "ATL1", "S", 10).await;
