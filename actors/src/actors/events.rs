@@ -356,31 +356,11 @@ fn render(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::actors::turn::tests::stored;
     use crate::domain::fact::OrderFact;
     use std::cell::Cell;
-
-    /// An event of a feed with so many bytes of body.
-    pub(crate) fn event(sequence: u64, bytes: usize) -> Arc<Event> {
-        let name = format!("e{sequence}");
-        let Frame { text, data } = frame(&name, "wavegate.test", &vec![b' '; bytes]);
-        Arc::new(Event {
-            sequence,
-            id: name.clone(),
-            event_type: EventType::InventoryChanged,
-            transaction: stored(1, Vec::new()).id,
-            version: 0,
-            warehouse: String::new(),
-            reference: name.parse().unwrap(),
-            state: State::Accepted,
-            correlation: name.parse().unwrap(),
-            traceparent: String::new(),
-            body: data,
-            frame: text,
-        })
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_transaction_that_is_behind_its_feed_is_read_again_until_it_is_not() {

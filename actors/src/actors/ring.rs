@@ -103,7 +103,29 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::events::tests::event;
+    use crate::domain::ids::TransactionId;
+    use crate::domain::state::State;
+    use crate::wire::event::{EventType, Frame, frame};
+
+    /// An event of a feed with so many bytes of body.
+    fn event(sequence: u64, bytes: usize) -> Arc<Event> {
+        let name = format!("e{sequence}");
+        let Frame { text, data } = frame(&name, "wavegate.test", &vec![b' '; bytes]);
+        Arc::new(Event {
+            sequence,
+            id: name.clone(),
+            event_type: EventType::InventoryChanged,
+            transaction: TransactionId(uuid::Uuid::nil()),
+            version: 0,
+            warehouse: String::new(),
+            reference: name.parse().unwrap(),
+            state: State::Accepted,
+            correlation: name.parse().unwrap(),
+            traceparent: String::new(),
+            body: data,
+            frame: text,
+        })
+    }
 
     /// The numbers that a follower reads before it has to wait, and whether it is cut then.
     fn read(follower: &mut Follower) -> (Vec<u64>, bool) {
