@@ -74,19 +74,17 @@ impl House {
 
 /// All events of the only client, by their pages.
 async fn events(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
-    let (mut all, mut next) = (Vec::new(), String::new());
+    let (mut all, mut after) = (Vec::new(), String::new());
     loop {
-        let url = server.at(&format!("/v1/events?limit=50{next}"));
+        let url = server.at(&format!("/v1/events?limit=50{after}"));
         let page: Value =
             http.get(url).header("accept", "application/json").send().await.unwrap().json().await.unwrap();
-        let items = page["items"].as_array().unwrap_or_else(|| panic!("{page}")).clone();
+        let items = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
         if items.is_empty() {
             return all;
         }
-        let last = items.last().unwrap()["cursor"].as_str().or(page["next"].as_str()).map(str::to_owned);
-        all.extend(items);
-        let Some(last) = last else { return all };
-        next = format!("&after={last}");
+        all.extend(items.iter().cloned());
+        after = format!("&after={}", page["next"].as_str().unwrap_or_else(|| panic!("{page}")));
     }
 }
 

@@ -3,7 +3,6 @@
 //! it holds this store and no other. It must never send a write twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -112,20 +111,42 @@ pub(super) struct Shared {
     pub(super) assume_durability: bool,
     /// Whose rows it must hold, once that is known.
     pub(super) store: parking_lot::Mutex<Option<Uuid>>,
-    /// False while the last call found no Redis, or not this store's.
-    pub(super) well: AtomicBool,
+    /// How the last call found Redis.
+    pub(super) standing: parking_lot::Mutex<Standing>,
+}
+
+/// How a Redis was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It answers.
+    Well,
+    /// It does not answer.
+    Apart,
+    /// It answers, and is not what the store needs.
+    Unfit,
 }
 
 impl Shared {
     /// Says once when it changes.
-    fn found(&self, well: bool, why: impl FnOnce() -> String) {
-        if self.well.swap(well, Ordering::AcqRel) != well {
-            let redis = self.client.get_connection_info().addr();
-            if well {
-                tracing::info!(%redis, "redis answers again");
-            } else {
-                tracing::error!(%redis, why = why(), "redis cannot be used; nothing is accepted until it can");
+    fn found(&self, standing: Standing, why: &dyn std::error::Error) {
+        if std::mem::replace(&mut *self.standing.lock(), standing) == standing {
+            return;
+        }
+        let (redis, why) = (self.client.get_connection_info().addr(), with_causes(why));
+        match standing {
+            Standing::Well => {}
+            Standing::Apart => {
+                tracing::error!(%redis, why, "redis does not answer; nothing is accepted until it does")
             }
+            Standing::Unfit => {
+                tracing::error!(%redis, why, "redis cannot be used; nothing is accepted until it can")
+            }
+        }
+    }
+
+    fn found_well(&self) {
+        if std::mem::replace(&mut *self.standing.lock(), Standing::Well) != Standing::Well {
+            tracing::info!(redis = %self.client.get_connection_info().addr(), "redis answers again");
         }
     }
 }
@@ -156,8 +177,16 @@ impl Link {
         Link { shared, state: Mutex::default() }
     }
 
-    /// Reads: commands in one round trip.
+    /// Reads: commands in one round trip, and again when the connection turns out to be broken.
     pub(super) async fn ask(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        match self.write(commands).await {
+            Err(LinkError::Unknown(e)) if e.is_connection_dropped() => self.write(commands).await,
+            answer => answer,
+        }
+    }
+
+    /// Commands that write, in one round trip.
+    pub(super) async fn write(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -201,22 +230,17 @@ impl Link {
         Ok(answers.into_iter().map(|answer| answer.map_err(refused)).collect())
     }
 
-    /// Runs a command that writes.
-    pub(super) async fn write(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
-        self.ask(commands).await
-    }
-
     async fn judged<T>(&self, answer: Result<T, RedisError>, generation: u64) -> Result<T, LinkError> {
         match answer {
             Ok(answer) => {
-                self.shared.found(true, String::new);
+                self.shared.found_well();
                 Ok(answer)
             }
             Err(e) if is_reply(&e) => Err(refused(e)),
             Err(e) => {
                 // A late answer on this connection is nobody's; calls that still wait keep it.
                 self.forget(Some(generation)).await;
-                self.shared.found(false, || e.to_string());
+                self.shared.found(Standing::Apart, &e);
                 Err(LinkError::Unknown(Arc::new(e)))
             }
         }
@@ -246,12 +270,13 @@ impl Link {
                 let connected = Connected { generation: state.generation, connection, scripts };
                 state.connected = Some(connected.clone());
                 state.failed = None;
-                self.shared.found(true, String::new);
+                self.shared.found_well();
                 Ok(connected)
             }
             Err(e) => {
                 state.failed = Some((Instant::now(), e.clone()));
-                self.shared.found(false, || with_causes(&e));
+                let unfit = matches!(e, LinkError::Unfit(_));
+                self.shared.found(if unfit { Standing::Unfit } else { Standing::Apart }, &e);
                 Err(e)
             }
         }
@@ -303,7 +328,7 @@ impl Link {
                 // It was emptied under our hands: every later call meets the check of a new connection.
                 self.forget(None).await;
                 let e = LinkError::Unfit(Arc::new(Doubt::Another { expected, found }));
-                self.shared.found(false, || with_causes(&e));
+                self.shared.found(Standing::Unfit, &e);
                 Err(e)
             }
             Some(_) | None => Ok(()),

@@ -91,7 +91,6 @@ mod transact;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::{Client, IntoConnectionInfo as _, RedisError};
@@ -106,7 +105,7 @@ use crate::ports::BoxFuture;
 use crate::ports::entropy::{Entropy as _, SystemEntropy};
 use crate::ports::store::{CommitError, ReadError};
 use crate::ports::store_report::StoreVitals;
-use link::{Link, LinkError, Shared};
+use link::{Link, LinkError, Shared, Standing};
 use overlay::Fetch;
 use place::Slot;
 use relay::Relay;
@@ -200,7 +199,7 @@ impl RedisStore {
             client,
             assume_durability: options.assume_durability,
             store: parking_lot::Mutex::new(None),
-            well: AtomicBool::new(true),
+            standing: parking_lot::Mutex::new(Standing::Well),
         });
         let address = shared.client.get_connection_info().addr().to_string();
         let system = |source| OpenError::Apart { address: address.clone(), source: Box::new(source) };
@@ -341,10 +340,10 @@ async fn watch(inner: Arc<Inner>) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         for link in [&inner.writes, &inner.reads] {
-            // What it found stands in `well`, and in the log.
+            // What it found stands in `standing`, and in the log.
             let _found = link.look().await;
         }
-        if inner.writes.shared.well.load(Ordering::Acquire)
+        if *inner.writes.shared.standing.lock() == Standing::Well
             && let Err(e) = inner.relay.settle(&inner.reads, &inner.writes).await
         {
             tracing::warn!(error = link::with_causes(&e), "feeds cannot be written; it is tried again");

@@ -4,9 +4,9 @@
 use sha2::{Digest as _, Sha256};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::link::Standing;
 use super::overlay::Fetch;
 use super::place::Slot;
 use super::replies::{list, number};
@@ -29,10 +29,10 @@ use crate::store::keys::{self, Table};
 use crate::store::rows;
 
 /// A write that answers once it is durable, whose answer may be a refusal.
-pub(super) fn flat<T: Send + 'static>(
-    write: impl Future<Output = Result<Result<T, CommitError>, CommitError>> + Send + 'static,
-) -> impl Future<Output = Result<Written<T>, CommitError>> + Send + 'static {
-    async move { write.await.flatten().map(Written::durably) }
+pub(super) async fn flat<T>(
+    write: impl Future<Output = Result<Result<T, CommitError>, CommitError>>,
+) -> Result<Written<T>, CommitError> {
+    write.await.flatten().map(Written::durably)
 }
 
 fn row(partition: PartitionId) -> Fetch {
@@ -380,7 +380,7 @@ impl Store for RedisStore {
     }
 
     fn is_writable(&self) -> bool {
-        self.inner.writes.shared.well.load(Ordering::Acquire)
+        *self.inner.writes.shared.standing.lock() == Standing::Well
     }
 
     fn report(&self) -> StoreReport {

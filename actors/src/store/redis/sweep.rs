@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::link::{Call, Lua};
 use super::overlay::{Fetch, Overlay};
 use super::place::{self, SHARDS, Slot};
-use super::replies::{bytes, entries, list, pairs};
+use super::replies::{Entry, bytes, entries, list, pairs};
 use super::transact::{self, Plan};
 use super::{Inner, fetch::Reading};
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
@@ -113,12 +113,19 @@ impl Inner {
             let mut ask = redis::pipe();
             ask.cmd("HGETALL").arg(shard.key("next"));
             let counted = self.reads.ask(&ask).await?.into_iter().next().map(pairs).unwrap_or_default();
-            for (client, _) in counted {
-                let Some(client) = keys::u32_at(&client, 0).map(ClientNo) else { continue };
+            let clients: Vec<_> =
+                counted.iter().filter_map(|(client, _)| keys::u32_at(client, 0)).map(ClientNo).collect();
+            let mut firsts = redis::pipe();
+            for client in &clients {
+                firsts.cmd("XRANGE").arg(place::feed(*client)).arg("-").arg("+").arg("COUNT").arg(1);
+            }
+            for (client, first) in clients.into_iter().zip(self.reads.ask(&firsts).await?) {
                 if evicted >= limit {
                     return Ok(evicted);
                 }
-                evicted += self.evict(client, now, retention, limit - evicted).await?;
+                if entries(first).first().is_some_and(|entry| is_old(entry, now, retention)) {
+                    evicted += self.evict(client, now, retention, limit - evicted).await?;
+                }
             }
         }
         Ok(evicted)
@@ -136,8 +143,7 @@ impl Inner {
         let mut ask = redis::pipe();
         ask.cmd("XRANGE").arg(&feed).arg("-").arg("+").arg("COUNT").arg(limit);
         let head = self.reads.ask(&ask).await?.into_iter().next().map(entries).unwrap_or_default();
-        let at = |millis: u64| Timestamp(i64::try_from(millis).unwrap_or(i64::MAX));
-        let old = head.iter().take_while(|entry| at(entry.number(b"a")).after(retention) < now).count();
+        let old = head.iter().take_while(|entry| is_old(entry, now, retention)).count();
         let Some(last) = old.checked_sub(1).and_then(|i| head.get(i)) else { return Ok(0) };
         let mut ask = redis::pipe();
         ask.cmd("HKEYS").arg(&notices);
@@ -162,4 +168,10 @@ fn numbers_of(overlay: &Overlay, expired: &[(Timestamp, TransactionId)]) -> redi
         }
     }
     numbers
+}
+
+/// True for an entry of a feed that is past its retention.
+fn is_old(entry: &Entry, now: Timestamp, retention: Duration) -> bool {
+    let at = Timestamp(i64::try_from(entry.number(b"a")).unwrap_or(i64::MAX));
+    at.after(retention) < now
 }
