@@ -14,6 +14,7 @@ use actix_web::dev::ServerHandle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wavegate_engine::domain::endpoint::Schedule;
+use wavegate_engine::domain::estimate::OUTCOMES_MIN;
 use wavegate_engine::domain::fact::Fact;
 use wavegate_engine::domain::ids::{PartitionId, TransactionId};
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
@@ -203,9 +204,12 @@ fn options(settings: &Settings, store: SharedStore, faults: Arc<dyn Faults>) -> 
             manifest_close_every: settings.manifests.close_every,
             manifest_cartons_max: settings.manifests.cartons_max,
             sscc_prefix: settings.manifests.sscc_prefix,
+            outcomes_min: OUTCOMES_MIN,
             retention: settings.transactions.retention,
             events_retention: settings.events.retention.min(settings.transactions.retention),
             waiters_max: settings.limits.waiters_max,
+            stream_backlog_max: usize::try_from(settings.limits.sse_backlog_max.as_u64())
+                .unwrap_or(usize::MAX),
             webhook_schedule: Schedule::new(settings.webhooks.schedule.clone()),
         },
         clients: clients(&settings.keys),

@@ -16,7 +16,7 @@ const FOUND_WITHIN: u64 = 100;
 /// Failures that a long run prints.
 const FAILURES_MAX: usize = 20;
 /// What must have happened in every hundred harsh worlds: one in which it did not proves nothing.
-const MUST_HAPPEN: [&str; 33] = [
+const MUST_HAPPEN: [&str; 34] = [
     "acknowledged",
     "applied",
     "attempts gone",
@@ -32,6 +32,7 @@ const MUST_HAPPEN: [&str; 33] = [
     "deliveries repeated",
     "endpoints deleted",
     "endpoints enabled again",
+    "estimates told",
     "failed",
     "given up",
     "panics",

@@ -82,16 +82,13 @@ pub(super) fn path(
     Ok(query.query().map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
 }
 
-/// An event in one line: when, what, which state, what is wrong.
+/// An event in one line: when, what, which state, what is wrong or when it will leave.
 fn line(kind: &str, data: &str) -> String {
     let event: Value = serde_json::from_str(data).unwrap_or(Value::Null);
     let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
     let document = &event["data"];
-    let at = event["time"].as_str().and_then(|t| DateTime::parse_from_rfc3339(t).ok());
-    let at = at.map_or_else(
-        || text(&event["time"]),
-        |at| at.with_timezone(&Local).format("%H:%M:%S%.3f").to_string(),
-    );
+    let time = local(&event["time"]);
+    let at = time.map_or_else(|| text(&event["time"]), |at| at.format("%H:%M:%S%.3f").to_string());
     let Some(state) = document["state"].as_str() else {
         return format!("{at}  {kind}  {}\n", text(&event["subject"]));
     };
@@ -100,14 +97,27 @@ fn line(kind: &str, data: &str) -> String {
         (true, Some(last)) => format!("  ! {}", text(&last["code"])),
         _ => String::new(),
     };
+    let leaves = time.and_then(|now| leaves(&document["estimate"], now)).unwrap_or_default();
     format!(
-        "{at}  {} {}  {state}{wrong}  v{}  {}  {}\n",
+        "{at}  {} {}  {state}{wrong}{leaves}  v{}  {}  {}\n",
         text(&document["kind"]),
         text(&document["reference"]),
         document["version"],
         text(&document["warehouse"]),
         text(&event["subject"]),
     )
+}
+
+/// When an order will probably leave, where an event says it; with the day where that is another one.
+fn leaves(estimate: &Value, now: DateTime<Local>) -> Option<String> {
+    let by = local(&estimate["shipped_p90"])?;
+    let form = if by.date_naive() == now.date_naive() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+    Some(format!("  likely to leave by {}, {} before it", by.format(form), estimate["position"]))
+}
+
+/// A time of the wire in this place's own.
+fn local(time: &Value) -> Option<DateTime<Local>> {
+    DateTime::parse_from_rfc3339(time.as_str()?).ok().map(|at| at.with_timezone(&Local))
 }
 
 /// What is told where events are missing.
@@ -130,6 +140,24 @@ mod tests {
         assert!(shown.ends_with("order WEB-1  backordered  ! short_pick  v3  ATL1  019a\n"), "{shown}");
         let shown = line("wavegate.order.backordered", &data.to_string());
         assert!(!shown.contains('!'), "{shown}");
+    }
+
+    #[test]
+    fn an_estimate_says_by_when_the_order_leaves_and_how_many_do_before() {
+        let shown = |by: &str| {
+            let data = json!({"time": "2026-11-26T10:00:00.120Z", "subject": "019a", "data": {
+                "kind": "order", "reference": "WEB-1", "state": "allocated", "version": 2, "warehouse": "ATL1",
+                "exceptions": [], "estimate": {"position": 12, "shipped_p50": by, "shipped_p90": by}}});
+            line("wavegate.order.estimate_changed", &data.to_string())
+        };
+        let by = |text: &str, form: &str| local(&json!(text)).unwrap().format(form).to_string();
+        let (soon, far) = ("2026-11-26T10:00:30.000Z", "2026-12-06T10:00:30.000Z");
+        for (when, expected) in [(soon, by(soon, "%H:%M:%S")), (far, by(far, "%Y-%m-%d %H:%M:%S"))] {
+            let end = format!(
+                "order WEB-1  allocated  likely to leave by {expected}, 12 before it  v2  ATL1  019a\n"
+            );
+            assert!(shown(when).ends_with(&end), "{}", shown(when));
+        }
     }
 
     #[test]

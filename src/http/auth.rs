@@ -284,10 +284,11 @@ fn is_loopback_authority(text: &str) -> bool {
     if text.contains('@') {
         return false;
     }
-    let Ok(authority) = text.parse::<Authority>() else { return false };
-    let host = authority.host().to_ascii_lowercase();
-    let host = host.strip_suffix('.').unwrap_or(&host);
-    if host == "localhost" || host.ends_with(".localhost") {
+    let Ok(authority) = Authority::try_from(text) else { return false };
+    let host = authority.host();
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let below = host.len().checked_sub(".localhost".len()).and_then(|at| host.get(at..));
+    if host.eq_ignore_ascii_case("localhost") || below.is_some_and(|h| h.eq_ignore_ascii_case(".localhost")) {
         return true;
     }
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);

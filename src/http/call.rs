@@ -49,7 +49,9 @@ pub(crate) fn correlation(headers: &HeaderMap) -> CorrelationId {
 }
 
 fn fresh_correlation() -> CorrelationId {
-    Uuid::new_v4().to_string().parse().expect("a UUID is within the pattern of correlation ids")
+    let mut text = Uuid::encode_buffer();
+    let text: &str = Uuid::new_v4().hyphenated().encode_lower(&mut text);
+    text.parse().expect("a UUID is within the pattern of correlation ids")
 }
 
 /// Reads the W3C trace context; one that is not well-formed starts a new trace, and then a

@@ -80,14 +80,14 @@ fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &st
 pub(crate) enum NoneMatch {
     /// `*`: whatever there is.
     Any,
-    /// The opaque tags listed.
-    Tags(Vec<String>),
+    /// The versions whose tags are listed; other tags are none of ours.
+    Versions(Vec<u32>),
 }
 
 impl NoneMatch {
     /// Reads the header; `None` when it is absent.
     pub(crate) fn read(headers: &HeaderMap) -> Option<NoneMatch> {
-        let mut tags = None;
+        let mut versions = None;
         for value in headers.get_all(header::IF_NONE_MATCH).filter_map(|v| v.to_str().ok()) {
             if value.trim() == "*" {
                 return Some(NoneMatch::Any);
@@ -95,20 +95,26 @@ impl NoneMatch {
             let listed = split_outside_quotes(value, ',').filter_map(|tag| {
                 let tag = tag.trim();
                 let tag = tag.strip_prefix("W/").unwrap_or(tag);
-                tag.strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
+                version_in(tag.strip_prefix('"')?.strip_suffix('"')?)
             });
-            tags.get_or_insert_with(Vec::new).extend(listed);
+            versions.get_or_insert_with(Vec::new).extend(listed);
         }
-        tags.map(NoneMatch::Tags)
+        versions.map(NoneMatch::Versions)
     }
 
     /// Whether a caller that sends this has version `version` already.
     pub(crate) fn has(&self, version: u32) -> bool {
         match self {
             NoneMatch::Any => true,
-            NoneMatch::Tags(tags) => tags.iter().any(|t| *t == version.to_string()),
+            NoneMatch::Versions(versions) => versions.contains(&version),
         }
     }
+}
+
+/// The version that a tag of ours names.
+fn version_in(tag: &str) -> Option<u32> {
+    let ours = tag.bytes().all(|b| b.is_ascii_digit()) && !tag.starts_with('0');
+    if ours { tag.parse().ok() } else { None }
 }
 
 /// What a body claims to be.
@@ -210,6 +216,9 @@ mod tests {
             ("\"4\", \"5\"", true),
             ("\"4\"", false),
             ("5", false),
+            ("\"05\"", false),
+            ("\"+5\"", false),
+            ("\"\"", false),
             ("\"a,\",\"5\"", true),
         ] {
             assert_eq!(read(&[text]).unwrap().has(5), has, "{text}");

@@ -40,7 +40,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::dev::{Extensions, Server};
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Condition, from_fn};
 #[cfg(target_os = "linux")]
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, ServiceConfig};
@@ -112,7 +112,7 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
             .configure(routes)
             .default_service(web::to(not_found))
             .wrap(from_fn(front::admit))
-            .wrap(TracingLogger::<front::RequestSpan>::new())
+            .wrap(Condition::new(front::spans_are_shown(), TracingLogger::<front::RequestSpan>::new()))
             .wrap(from_fn(front::front))
     };
     // Whole seconds only, and never none: who starts the server bounds the whole stop.

@@ -56,40 +56,14 @@ pub(crate) fn poll_s(snapshot: &Snapshot, kind: Kind, state: State) -> u64 {
     if seconds == POLL_S.0 { seconds } else { jittered(seconds) }
 }
 
-/// When an order will probably ship, once the warehouse's promises have proved true; `None` for
-/// what waits for stock or an operator, because no pace says how long.
+/// When an order with these facts will probably ship; see [`Snapshot::estimate`].
 pub(crate) fn estimate(
     snapshot: &Snapshot,
     facts: &[Recorded],
     standing: State,
     now: Timestamp,
 ) -> Option<Estimate> {
-    let accepted = facts.first()?.at;
-    let (position, released) = match standing {
-        // Nothing moves it before somebody resumes the warehouse.
-        State::Accepted | State::Allocated if snapshot.paused => return None,
-        State::Accepted => (snapshot.unreleased + before_in_lane(snapshot, accepted, now), None),
-        State::Allocated => (snapshot.unreleased, None),
-        State::Released | State::Picking | State::Packed | State::Manifested => (0, last_release(facts)),
-        State::Backordered
-        | State::Failed
-        | State::Shipped
-        | State::Cancelled
-        | State::Rejected
-        | State::Applied
-        | State::Closed
-        | State::Departed => return None,
-    };
-    snapshot.pace.estimate(position, released, now).filter(|_| snapshot.pace.calibrated)
-}
-
-/// Orders before one in the work lane, read off the time it was accepted: the lane is in order of
-/// arrival, so its place lies between the oldest and the newest as its age does.
-fn before_in_lane(snapshot: &Snapshot, accepted: Timestamp, now: Timestamp) -> u64 {
-    let Some(oldest) = snapshot.oldest else { return snapshot.backlog };
-    let span = now.since(oldest).as_secs_f64().max(0.001);
-    let share = (accepted.since(oldest).as_secs_f64() / span).min(1.0);
-    (snapshot.backlog as f64 * share) as u64
+    snapshot.estimate(standing, facts.first()?.at, last_release(facts), now)
 }
 
 fn last_release(facts: &[Recorded]) -> Option<Timestamp> {

@@ -4,6 +4,8 @@
 const STEPS = ["accepted", "allocated", "released", "picking", "packed", "manifested", "shipped"];
 const STATES = [...STEPS, "backordered", "on_hold", "cancelled", "rejected", "failed", "applied",
   "in_transit", "closed", "departed", "exception", "estimate_changed"];
+// No pace says how long these take: what was estimated before does not hold any more.
+const WAITING = ["backordered", "on_hold", "failed"];
 const KINDS = ["order", "move", "manifest", "cancellation"];
 const RETRY_MS = 3000;
 const FRAMES_MAX = 50;
@@ -80,10 +82,12 @@ function draw(order) {
   $("title").textContent = `${kind[0].toUpperCase()}${kind.slice(1)} ${order.reference ?? id}`;
   announce(headline(order));
   if (order.kind === "order") steps(order);
-  estimate = order.done ? null : order.estimate ?? estimate;
+  // Only `estimate_changed` brings one; until the next it holds while the order goes its way.
+  estimate = order.done || WAITING.includes(order.state) ? null : order.estimate ?? estimate;
   $("estimate").hidden = !estimate;
   if (estimate) {
-    $("estimate").replaceChildren("Likely to leave by ", when(estimate.shipped_p90), `, ${estimate.position} before it`);
+    const before = estimate.position > 0 ? `, ${estimate.position} before it` : "";
+    $("estimate").replaceChildren("Likely to leave by ", when(estimate.shipped_p90), before);
   }
   section("exceptions", order.exceptions ?? [], (fault) => {
     const where = fault.line ? ` (line ${fault.line})` : "";

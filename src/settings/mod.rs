@@ -369,6 +369,9 @@ pub(crate) struct Limits {
     /// Streams of events.
     #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
     pub(crate) sse_connections_max: usize,
+    /// Of a feed, for its slowest stream.
+    #[serde(deserialize_with = "parse::size::<_, { 64 << 10 }, { 1 << 30 }>")]
+    pub(crate) sse_backlog_max: ByteSize,
     /// Requests that wait.
     #[serde(deserialize_with = "parse::number::<_, _, 0, 1_000_000>")]
     pub(crate) waiters_max: usize,

@@ -7,6 +7,7 @@ mod batch;
 mod bench;
 mod cli;
 mod door;
+mod estimates;
 mod events;
 mod floor;
 mod full_disk;

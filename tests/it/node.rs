@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use wavegate::http::{self, HttpOptions, LOCAL_CLIENT};
 use wavegate_engine::domain::command::{Change, Command, MoveCommand, OrderCommand, OrderLine};
 use wavegate_engine::domain::endpoint::Schedule;
+use wavegate_engine::domain::estimate::OUTCOMES_MIN;
 use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::domain::time::Timestamp;
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Submission, Threads, WarehouseOptions};
@@ -145,9 +146,11 @@ pub(crate) async fn engine(
             manifest_close_every: Duration::from_millis(100),
             manifest_cartons_max: 100,
             sscc_prefix: "0614141".parse().expect("seven digits"),
+            outcomes_min: OUTCOMES_MIN,
             retention: Duration::from_secs(30 * 86_400),
             events_retention: Duration::from_secs(30 * 86_400),
             waiters_max: 100,
+            stream_backlog_max: 1 << 20,
             webhook_schedule: Schedule::new(vec![Duration::from_millis(100)]),
         },
         clients: vec![LOCAL_CLIENT.to_owned()],

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use wavegate_engine::domain::ids::PartitionId;
 use wavegate_engine::ports::fate::Fate;
 use wavegate_engine::store::EmbeddedStore;
 
@@ -285,6 +286,39 @@ async fn a_record_that_cannot_be_read_is_listed_and_the_rest_goes_on() {
     server.restart();
     is_in(&server, &place(&server, "after").await, "shipped").await;
     assert_eq!(letters(&server).await.len(), 2);
+}
+
+#[actix_rt::test]
+async fn a_position_that_cannot_be_read_offers_nothing_before_a_count_and_keeps_nobody_from_starting() {
+    let mut server = start();
+    stock(&server, "ATL1", "S", 10).await;
+    is_in(&server, &place(&server, "before").await, "shipped").await;
+    assert_eq!(ops(&server, "pause").await.status, 200);
+    assert!(server.term().success());
+    let store = EmbeddedStore::open(&server.data_dir(), 1 << 30, Arc::new(Ends)).expect("the store");
+    store.damage_stock(PartitionId(1)).await.expect("damaged rows");
+    drop(store);
+    server.restart();
+
+    let letter = letters_when(&server, |l| l.len() == 1).await.remove(0);
+    assert_eq!(letter["kind"], "stock", "{letter}");
+    assert!(letter["reason"].as_str().unwrap().contains("stands where"), "{letter}");
+    assert!(letter["detail"].as_str().unwrap().starts_with("S of client local"), "{letter}");
+    let position = door::get(&server, "/v1/warehouses/ATL1/inventory/S").await.body;
+    assert_eq!((&position["available"], &position["on_hand"]), (&json!(0), &json!(0)), "{position}");
+    let waits = place(&server, "waits").await;
+    assert_eq!(ops(&server, "resume").await.status, 200);
+    is_in(&server, &waits, "backordered").await;
+    let count = json!({"reference": "count", "warehouse": "ATL1", "type": "count", "sku": "S", "counted": 9});
+    assert_eq!(door::post(&server, "/v1/inventory/moves", &count).await.status, 202);
+    is_in(&server, &waits, "shipped").await;
+    about(&server, &letter, "redrive").await.is_problem(409, "not_possible");
+    assert_eq!(about(&server, &letter, "give-up").await.status, 202);
+    letters_when(&server, |l| l.is_empty()).await;
+    // It was written anew: a restart finds nothing.
+    server.restart();
+    is_in(&server, &place(&server, "after").await, "shipped").await;
+    assert!(letters(&server).await.is_empty());
 }
 
 async fn ops(server: &TestServer, verb: &str) -> Answer {

@@ -73,11 +73,16 @@ pub(crate) async fn ask(server: &TestServer, path: &str, ask: Ask<'_>) -> reqwes
     request.send().await
 }
 
-/// Asks a server at an address for a stream from a place on.
-pub(crate) async fn follow(url: &str, path: &str, last: &str) -> reqwest::Response {
+/// Asks a server at an address for a stream from a place on; it may be gone.
+pub(crate) async fn reach(url: &str, path: &str, last: &str) -> reqwest::Result<reqwest::Response> {
     let client = crate::server::client();
     let request = client.get(format!("{url}{path}")).header("accept", "text/event-stream");
-    request.header("last-event-id", last).send().await.expect("an answer")
+    request.header("last-event-id", last).send().await
+}
+
+/// Asks a server at an address for a stream from a place on.
+pub(crate) async fn follow(url: &str, path: &str, last: &str) -> reqwest::Response {
+    reach(url, path, last).await.expect("an answer")
 }
 
 /// Opens a stream without a key.

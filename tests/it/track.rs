@@ -13,7 +13,8 @@ use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::door::{ACME, OPERATOR, keys, order, request, send};
+use crate::door::{ACME, OPERATOR, get, keys, order, post, request, send};
+use crate::estimates;
 use crate::server::TestServer;
 
 /// A browser on a busy machine takes its time.
@@ -120,6 +121,10 @@ async fn a_browser_follows_an_order_to_its_truck_and_goes_on_by_itself_after_the
     text_when(&page, "connection", "live").await;
     assert!(text(&page, "title").await.contains("TRACK-1"));
     assert!(text(&page, "exceptions-list").await.contains("unknown sku"));
+    assert!(
+        eval::<bool>(&page, "document.getElementById('estimate').hidden").await,
+        "nobody promises anything"
+    );
     // The ticket stays in no history and is copied along by nobody.
     assert_eq!(eval::<String>(&page, "location.search").await, "");
     server.kill();
@@ -153,6 +158,33 @@ async fn a_browser_follows_an_order_to_its_truck_and_goes_on_by_itself_after_the
     // Loaded again it needs no ticket: the cookie is there.
     page.reload().await.unwrap();
     text_when(&page, "headline", "Shipped").await;
+    chromium.close().await;
+}
+
+#[actix_rt::test]
+async fn a_browser_is_shown_by_when_an_order_will_leave_once_that_is_told_and_no_longer_when_it_has() {
+    let (server, mut wms) = estimates::two_sides(&[]);
+    estimates::measured(&server).await;
+    // Its wave is answered by nobody: the order is late after a while.
+    wms.kill();
+    let id = post(&server, "/v1/orders", &order("LATE")).await.id().to_owned();
+    let chromium = Chromium::start().await;
+    let page = chromium.open(&server.at(&format!("/track/{id}"))).await;
+    text_when(&page, "headline", "Released").await;
+    let hidden = "document.getElementById('estimate').hidden";
+    text_when(&page, "estimate", "Likely to leave by ").await;
+    assert!(!eval::<bool>(&page, hidden).await);
+    let told = get(&server, &format!("/v1/status/{id}/events")).await.body;
+    let told = told["events"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(told["type"], "wavegate.order.estimate_changed");
+    let shown = "document.querySelector('#estimate time').dateTime";
+    assert_eq!(eval::<String>(&page, shown).await, told["data"]["estimate"]["shipped_p90"].as_str().unwrap());
+    // Loaded again it knows it by the order's own events.
+    page.reload().await.unwrap();
+    text_when(&page, "estimate", "Likely to leave by ").await;
+    wms.start();
+    text_when(&page, "headline", "Shipped").await;
+    assert!(eval::<bool>(&page, hidden).await, "it has left");
     chromium.close().await;
 }
 

@@ -16,13 +16,13 @@ use crate::shop::{PATIENCE, fast_warehouses};
 use crate::webhooks::{Receiver, ok, status};
 
 /// A sub-command that runs, and what it prints.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: Lines<String>,
 }
 
 impl Running {
-    fn start(args: &[&str]) -> Running {
+    pub(crate) fn start(args: &[&str]) -> Running {
         let mut child =
             wavegate().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let stdout = child.stdout.take().expect("its standard output");
@@ -35,7 +35,7 @@ impl Running {
         Running { child, lines }
     }
 
-    fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("a line in time")
     }
 

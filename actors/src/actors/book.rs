@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::options::Snapshot;
+use super::promises::Promises;
 use super::untold::Untold;
 use crate::domain::command::{Command, Priority};
 use crate::domain::estimate::Pace;
@@ -16,8 +18,9 @@ use crate::domain::manifest::Manifest;
 use crate::domain::order::Order;
 use crate::domain::rank::Rank;
 use crate::domain::state::State;
+use crate::domain::stock::{Position, StockKey};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{PartitionImage, StoredTransaction, StoredWave};
+use crate::ports::store::{NewEstimate, PartitionImage, StoredTransaction, StoredWave};
 
 /// An order in hand.
 #[derive(Clone, Debug)]
@@ -88,6 +91,8 @@ pub(crate) struct Book {
     pub(crate) pace: Pace,
     /// Positions that feeds are to be told of.
     pub(crate) untold: Untold,
+    /// What clients know of estimates.
+    pub(crate) promises: Promises,
 }
 
 /// A stored transaction cannot be folded.
@@ -104,6 +109,8 @@ pub(crate) enum Unfoldable {
 pub(crate) struct Aside {
     pub(crate) transactions: Vec<(TransactionId, String)>,
     pub(crate) waves: Vec<(WaveId, String)>,
+    /// With what stands in their place.
+    pub(crate) positions: Vec<(StockKey, Position, String)>,
 }
 
 impl OpenOrder {
@@ -172,8 +179,11 @@ impl Book {
     /// Folds everything that is open, and says what cannot be held.
     pub(crate) fn restore(image: &PartitionImage, waits: Waits) -> (Book, Aside) {
         let mut book = Book { waits, ..Book::default() };
-        let mut aside =
-            Aside { transactions: image.unreadable.clone(), waves: image.unreadable_waves.clone() };
+        let mut aside = Aside {
+            transactions: image.unreadable.clone(),
+            waves: image.unreadable_waves.clone(),
+            positions: Vec::new(),
+        };
         for stored in &image.open {
             match OpenOrder::fold(stored) {
                 Ok(Some(order)) => book.insert(order),
@@ -195,7 +205,24 @@ impl Book {
         for StoredWave { id, releases } in &image.waves {
             book.wave_out(*id, releases.clone());
         }
+        for (key, why) in &image.unreadable_positions {
+            aside.positions.push((key.clone(), book.promised(key), why.clone()));
+        }
         (book, aside)
+    }
+
+    /// A position of which nothing is known but what its orders hold and wait for: that much is taken
+    /// to be there, and nothing more is offered.
+    fn promised(&self, (client, sku): &StockKey) -> Position {
+        let orders = self.orders.values().filter(|o| o.client == *client);
+        let lines = orders.flat_map(|o| o.order.footprint()).filter(|line| line.sku == *sku);
+        let mut position = Position { known: true, ..Position::default() };
+        for line in lines {
+            position.reserved += line.reserved;
+            position.backordered += line.backordered;
+        }
+        position.on_hand = i64::try_from(position.reserved).unwrap_or(i64::MAX);
+        position
     }
 
     /// A wave is out; its releases wait for an answer.
@@ -353,6 +380,16 @@ impl Book {
         let order = self.deadlines.first().map_or(Timestamp::NEVER, |(at, _)| *at);
         let wave = self.give_up.first().map_or(Timestamp::NEVER, |(at, _)| *at);
         order.min(wave).min(self.untold.next())
+    }
+
+    /// Whose clients are to be told what is estimated now.
+    pub(crate) fn promised_anew(&mut self, measured: &Snapshot, now: Timestamp) -> Vec<NewEstimate> {
+        self.promises.look(&self.orders, measured, now)
+    }
+
+    /// When estimates are looked at next; never while nothing is at the WMS, for then nothing moves.
+    pub(crate) fn next_look(&self) -> Timestamp {
+        if self.credits_used == 0 { Timestamp::NEVER } else { self.promises.next_at() }
     }
 
     /// True while the WMS owes an answer, or we owe it a question or a manifest that is still to

@@ -158,6 +158,7 @@ pub(super) async fn work(
         writes.trouble = Some(Trouble::default());
     }
     let told = writes.told.iter().map(|((client, _), _)| *client);
+    let told = told.chain(writes.estimates.iter().map(|new| new.client));
     let feeds: BTreeSet<ClientNo> = writes.facts.iter().map(|new| new.client).chain(told).collect();
     let dead: Vec<DeadKind> = writes.dead.iter().map(|letter| letter.kind).collect();
     if !writes.is_empty() {
@@ -201,6 +202,7 @@ async fn decide(site: &Site, tree: &Tree, hand: &mut Hand, input: Input) -> Resu
     turn.unreadable.extend(found.unreadable);
     aside.transactions.into_iter().for_each(|(id, why)| turn.put_away(id, why));
     aside.waves.into_iter().for_each(|(id, why)| turn.put_wave_away(id, why, &[]));
+    aside.positions.into_iter().for_each(|(key, held, why)| turn.replace_position(key, held, why));
     if let Some((convicted, deaths)) = convicted {
         turn.convict(convicted, deaths);
     }
@@ -297,7 +299,7 @@ pub(super) async fn perform(
     }
     for (id, open) in owing.manifests.iter().filter_map(|id| book.manifests.get_key_value(id)) {
         if open.manifest.owes_loading() {
-            owed.manifests.push(manifest_out(book, *id, open));
+            owed.manifests.push(manifest_out(*id, open));
         }
     }
     if !owed.is_empty() {

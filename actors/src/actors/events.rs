@@ -13,10 +13,11 @@ use super::site::Node;
 use crate::domain::command::Command;
 use crate::domain::fact::{Accepted, Fact};
 use crate::domain::ids::{ClientNo, CorrelationId, Reference, TraceContext, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::sscc::Sscc;
 use crate::domain::state::State;
 use crate::ports::announcement::{Announcement, StockChange};
-use crate::ports::store::{FeedEntry, Lookup, ReadError, StoredTransaction};
+use crate::ports::store::{FeedEntry, Lookup, Points, ReadError, StoredTransaction};
 use crate::wire::cursor::Cursor;
 use crate::wire::endpoints::{self, Disabled};
 use crate::wire::event::{CloudEvent, EventType, Frame, Include, frame};
@@ -52,6 +53,14 @@ pub struct Event {
     pub frame: Bytes,
 }
 
+impl Event {
+    /// The memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        // The body is a part of the frame.
+        EVENT_BYTES + self.frame.len()
+    }
+}
+
 /// What is rendered lately, for readers who ask for the same: many resume at once after a restart.
 pub(crate) struct EventCache(Cache<(ClientNo, u64), Arc<Event>, Size>);
 
@@ -67,14 +76,14 @@ const AT_ONCE: usize = 16;
 const BEHIND_LOOKS: usize = 500;
 const BEHIND_FOR: Duration = Duration::from_millis(2);
 /// What an event takes beside its frame, in bytes.
-const EVENT_BYTES: u64 = 500;
+const EVENT_BYTES: usize = 500;
 
 #[derive(Clone)]
 struct Size;
 
 impl Weighter<(ClientNo, u64), Arc<Event>> for Size {
     fn weight(&self, _: &(ClientNo, u64), event: &Arc<Event>) -> u64 {
-        EVENT_BYTES + event.frame.len() as u64
+        event.bytes() as u64
     }
 }
 
@@ -130,10 +139,11 @@ pub(crate) async fn event_with(
     entry: FeedEntry,
     include: impl FnOnce(&StoredTransaction) -> Include,
 ) -> Result<Option<Event>, ReadError> {
-    if entry.version == 0 {
-        return announced(node, client, entry).await;
-    }
-    let FeedEntry { sequence, id, version } = entry;
+    let FeedEntry { sequence, id, .. } = entry;
+    let version = match entry.points() {
+        Points::Announcement => return announced(node, client, entry).await,
+        Points::Version(version) | Points::Estimate(version) => version,
+    };
     let aside = |why: &str| {
         node.tallies.event_aside();
         tracing::error!(%id, version, sequence, why, "an event cannot be rendered and is left aside");
@@ -146,6 +156,17 @@ pub(crate) async fn event_with(
         Err(ReadError::Corrupt { what, source }) => return aside(&format!("{what}: {source}")),
         Err(e @ ReadError::Unavailable(_)) => return Err(e),
     };
+    let told = match entry.points() {
+        Points::Estimate(_) => match node.store.estimates(id).await {
+            Ok(told) => match told.into_iter().find(|told| told.sequence == sequence) {
+                Some(told) => Some(told),
+                None => return aside("what was estimated is not there"),
+            },
+            Err(ReadError::Corrupt { what, source }) => return aside(&format!("{what}: {source}")),
+            Err(e @ ReadError::Unavailable(_)) => return Err(e),
+        },
+        Points::Announcement | Points::Version(_) => None,
+    };
     let cartons = match stored.command {
         Command::Manifest(_) => match node.store.cartons(id).await {
             Ok(cartons) => cartons.into_iter().map(|c| c.sscc).collect(),
@@ -157,7 +178,8 @@ pub(crate) async fn event_with(
     let include = include(&stored);
     // A fold sees one transaction alone: facts that contradict each other are its own trouble.
     let rendered = catch_unwind(AssertUnwindSafe(|| {
-        render(node, client, &stored, &cartons, (version, sequence), include)
+        let place = told.map_or(Told::Version(version, sequence), Told::Estimate);
+        render(node, client, &stored, &cartons, place, include)
     }));
     match rendered {
         Ok(Some(event)) => {
@@ -278,12 +300,20 @@ struct Worded {
     body: Vec<u8>,
 }
 
+/// What an event tells of a transaction.
+enum Told {
+    /// A version, with its number in its client's feed.
+    Version(u32, u64),
+    /// What was estimated beside one.
+    Estimate(ToldEstimate),
+}
+
 fn render(
     node: &Node,
     client: ClientNo,
     stored: &StoredTransaction,
     cartons: &[Sscc],
-    (version, sequence): (u32, u64),
+    told: Told,
     include: Include,
 ) -> Option<Event> {
     let warehouse = node.warehouses.of(stored.id.home()).map_or("", |w| &w.code);
@@ -295,8 +325,15 @@ fn render(
         facts: &stored.facts,
         cartons,
     };
-    let numbered = (client != ClientNo::HOUSE).then_some(sequence);
-    let event = CloudEvent::of(&source, version, numbered, include)?;
+    let numbered = |sequence| (client != ClientNo::HOUSE).then_some(sequence);
+    let (version, sequence, event) = match told {
+        Told::Version(version, sequence) => {
+            (version, sequence, CloudEvent::of(&source, version, numbered(sequence), include)?)
+        }
+        Told::Estimate(told) => {
+            (told.version, told.sequence, CloudEvent::of_estimate(&source, &told, include)?)
+        }
+    };
     let Fact::Accepted(Accepted { correlation, .. }) = &stored.facts.first()?.fact else { return None };
     let place = if client == ClientNo::HOUSE { Cursor::version_of(stored.id, version) } else { sequence };
     let cursor = Cursor { epoch: node.feed_epoch, client, sequence: place, ended: false };
@@ -319,11 +356,31 @@ fn render(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::actors::turn::tests::stored;
     use crate::domain::fact::OrderFact;
     use std::cell::Cell;
+
+    /// An event of a feed with so many bytes of body.
+    pub(crate) fn event(sequence: u64, bytes: usize) -> Arc<Event> {
+        let name = format!("e{sequence}");
+        let Frame { text, data } = frame(&name, "wavegate.test", &vec![b' '; bytes]);
+        Arc::new(Event {
+            sequence,
+            id: name.clone(),
+            event_type: EventType::InventoryChanged,
+            transaction: stored(1, Vec::new()).id,
+            version: 0,
+            warehouse: String::new(),
+            reference: name.parse().unwrap(),
+            state: State::Accepted,
+            correlation: name.parse().unwrap(),
+            traceparent: String::new(),
+            body: data,
+            frame: text,
+        })
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_transaction_that_is_behind_its_feed_is_read_again_until_it_is_not() {

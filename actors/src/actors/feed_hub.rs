@@ -1,5 +1,5 @@
 //! Reads the feeds that somebody follows, renders each event once and hands it to all who follow:
-//! one reader a feed, shared bytes, a ring of bounded length. It must never wait for a follower.
+//! one reader a feed, shared bytes, a bounded [`Ring`]. It must never wait for a follower.
 //!
 //! A follower that falls behind by more than the ring is told so and is cut; it comes again with its
 //! cursor. When the hub dies the rings die with it: every follower is told, and the next one starts
@@ -10,20 +10,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
-use tokio::sync::broadcast;
 
 use super::events::{self, Event};
 use super::gate::Gated;
 use super::report::Observed;
+use super::ring::{Follower, Ring};
 use super::site::Node;
 use super::tripwire::Tripwire;
 use crate::domain::ids::ClientNo;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::ReadError;
 
-/// Events that a follower may be behind. At the pace of a busy shop some seconds; what nobody is
-/// behind with is not kept.
-const RING: usize = 2_048;
 /// Entries read at once.
 const PAGE: usize = 256;
 /// How often a reader looks by itself: a ring of the bell dies with the actor that was to ring it.
@@ -45,12 +42,12 @@ pub(crate) struct Tail {
     /// The sequence before the first event that comes.
     pub(crate) after: u64,
     /// The events.
-    pub(crate) events: broadcast::Receiver<Arc<Event>>,
+    pub(crate) events: Follower,
 }
 
 /// A feed that is followed.
 struct Feed {
-    events: broadcast::Sender<Arc<Event>>,
+    events: Ring,
     /// The last sequence that was read, whether or not it could be rendered. It is changed only with
     /// no await between that and the sending, on the actor's own thread, so who begins to follow sees
     /// both or neither.
@@ -80,7 +77,7 @@ impl FeedHub {
         let reading = read(self.node.clone(), client, feed.clone());
         ctx.spawn(reading.into_actor(self).map(move |end, hub, ctx| match end {
             // Somebody came while the reader looked: it was in this very slice, so go on.
-            End::Deserted if feed.events.receiver_count() > 0 => hub.read(client, feed.clone(), ctx),
+            End::Deserted if feed.events.followers() > 0 => hub.read(client, feed.clone(), ctx),
             End::Deserted | End::Gap => {
                 hub.feeds.remove(&client);
                 hub.show();
@@ -89,7 +86,7 @@ impl FeedHub {
     }
 
     fn show(&self) {
-        let followers = self.feeds.values().map(|feed| feed.events.receiver_count()).sum();
+        let followers = self.feeds.values().map(|feed| feed.events.followers()).sum();
         self.node.feed_hub.show(Observed::FeedHub { feeds: self.feeds.len(), followers });
     }
 }
@@ -111,8 +108,7 @@ async fn read(node: Arc<Node>, client: ClientNo, feed: Arc<Feed>) -> End {
             Ok(Some(Page { events, last, more })) => {
                 let _handling = node.feed_hub.handle();
                 for event in events {
-                    // Without a follower it goes to nobody.
-                    let _nobody = feed.events.send(event);
+                    feed.events.send(event);
                 }
                 feed.last.store(last, SeqCst);
                 if more {
@@ -126,7 +122,7 @@ async fn read(node: Arc<Node>, client: ClientNo, feed: Arc<Feed>) -> End {
                 continue;
             }
         }
-        if feed.events.receiver_count() == 0 {
+        if feed.events.followers() == 0 {
             return End::Deserted;
         }
         // At the end of the time it looks by itself.
@@ -165,10 +161,10 @@ impl Handler<Gated<Follow>> for FeedHub {
         let _handling = self.node.feed_hub.handle();
         self.node.faults.strike(FaultPoint::FeedHub, None);
         let Gated { message: Follow { client, after }, permit: _permit } = gated;
-        let tail = |feed: &Feed| Tail { after: feed.last.load(SeqCst), events: feed.events.subscribe() };
+        let tail = |feed: &Feed| Tail { after: feed.last.load(SeqCst), events: feed.events.follow() };
         let found = self.feeds.get(&client).map(|feed| tail(feed));
         let tail = found.unwrap_or_else(|| {
-            let (events, _) = broadcast::channel(RING);
+            let events = Ring::new(self.node.rules.stream_backlog_max);
             let feed = Arc::new(Feed { events, last: AtomicU64::new(after) });
             let tail = tail(&feed);
             self.feeds.insert(client, feed.clone());

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::book::Book;
+use super::book::{Book, OpenOrder};
 use super::conduct::TurnError;
 use super::site::Site;
-use super::turn::subject;
+use super::turn::{returning, subject};
 use crate::domain::ids::TransactionId;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
@@ -67,16 +67,23 @@ pub(super) async fn look_up(
             (Lane::Work | Lane::Stock | Lane::Control, _) => None,
         })
         .collect();
-    let mut wanted: Vec<TransactionId> = lanes.entries.iter().filter_map(subject).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    for id in wanted {
+    let mut wanted: BTreeSet<TransactionId> = lanes.entries.iter().filter_map(subject).collect();
+    let returning: BTreeSet<TransactionId> = lanes.entries.iter().filter_map(returning).collect();
+    while let Some(id) = wanted.pop_first() {
         let known = book.order(id).is_some() || book.manifests.contains_key(&id) || here.contains(&id);
         if known || id.home() != fence.partition {
             continue;
         }
         match site.node.store.subject(fence, id).await {
-            Ok(Some(Lookup::Live(stored))) => subjects.push(stored),
+            Ok(Some(Lookup::Live(stored))) => {
+                if returning.contains(&id)
+                    && let Ok(Some(back)) = OpenOrder::fold(&stored)
+                {
+                    // Its manifests may have left while nobody could book that.
+                    wanted.extend(back.order.manifests());
+                }
+                subjects.push(stored);
+            }
             Ok(Some(Lookup::Expired(_)) | None) => {}
             // What is said about it is kept aside; it must not keep the rest from being worked.
             Err(ReadError::Corrupt { what, source }) => unreadable.push((id, format!("{what}: {source}"))),

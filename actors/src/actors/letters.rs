@@ -80,9 +80,9 @@ async fn look(node: &Node, asked: Instruction, letter: &DeadLetter) -> Result<()
         (DeadKind::Order, Some(id), None, _) => order(node, asked, id).await,
         // It is still to be pulled: only its owner can say anything about it.
         (DeadKind::Order, _, _, Instruction::GiveUp(_)) => Err(InstructError::RedriveOnly),
-        (DeadKind::Confirmation | DeadKind::Wave, _, _, Instruction::GiveUp(_)) => Ok(()),
-        // Its releases are asked for by themselves.
-        (DeadKind::Wave, _, _, Instruction::Redrive(_)) => Err(InstructError::GiveUpOnly),
+        (DeadKind::Confirmation | DeadKind::Wave | DeadKind::Stock, _, _, Instruction::GiveUp(_)) => Ok(()),
+        // A wave's releases are asked for by themselves; a position wants a count.
+        (DeadKind::Wave | DeadKind::Stock, _, _, Instruction::Redrive(_)) => Err(InstructError::GiveUpOnly),
         (DeadKind::Order | DeadKind::Confirmation, _, Some(_), Instruction::Redrive(_)) => Ok(()),
         (DeadKind::Order | DeadKind::Confirmation, _, None, Instruction::Redrive(_)) => {
             Err(InstructError::GiveUpOnly)

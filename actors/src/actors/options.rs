@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::domain::command::{Command, ShipTo};
 use crate::domain::endpoint::Schedule;
-use crate::domain::estimate::PaceReport;
+use crate::domain::estimate::{Estimate, PaceReport};
 use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
 use crate::domain::sscc::CompanyPrefix;
 use crate::domain::state::State;
@@ -90,12 +90,17 @@ pub struct Rules {
     pub manifest_cartons_max: usize,
     /// Prefix of the SSCCs that the house gives.
     pub sscc_prefix: CompanyPrefix,
+    /// Outcomes of promises that are known before estimates are published;
+    /// [`crate::domain::estimate::OUTCOMES_MIN`] but in a world that is over too soon for them.
+    pub outcomes_min: usize,
     /// Ended transactions are kept this long, their tombstones as long again.
     pub retention: Duration,
     /// Events are kept this long, and never longer than an ended transaction: they point at it.
     pub events_retention: Duration,
     /// Callers that may wait for a change at once.
     pub waiters_max: usize,
+    /// Bytes of a feed's events that a stream may have to read still.
+    pub stream_backlog_max: usize,
     /// The pauses between the attempts of a webhook.
     pub webhook_schedule: Schedule,
 }
@@ -147,4 +152,44 @@ pub struct Snapshot {
     pub pace: PaceReport,
     /// True while nothing is pulled or released.
     pub paused: bool,
+}
+
+impl Snapshot {
+    /// When an order will probably ship, once the warehouse's promises have proved true; `None` for
+    /// what waits for stock or an operator, because no pace says how long. `released_at` is that of its
+    /// last release.
+    #[must_use]
+    pub fn estimate(
+        &self,
+        standing: State,
+        accepted_at: Timestamp,
+        released_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Estimate> {
+        let (position, released) = match standing {
+            // Nothing moves it before somebody resumes the warehouse.
+            State::Accepted | State::Allocated if self.paused => return None,
+            State::Accepted => (self.unreleased + self.before_in_lane(accepted_at, now), None),
+            State::Allocated => (self.unreleased, None),
+            State::Released | State::Picking | State::Packed | State::Manifested => (0, released_at),
+            State::Backordered
+            | State::Failed
+            | State::Shipped
+            | State::Cancelled
+            | State::Rejected
+            | State::Applied
+            | State::Closed
+            | State::Departed => return None,
+        };
+        self.pace.estimate(position, released, now).filter(|_| self.pace.calibrated)
+    }
+
+    /// Orders before one in the work lane, read off the time it was accepted: the lane is in order of
+    /// arrival, so its place lies between the oldest and the newest as its age does.
+    fn before_in_lane(&self, accepted_at: Timestamp, now: Timestamp) -> u64 {
+        let Some(oldest) = self.oldest else { return self.backlog };
+        let span = now.since(oldest).as_secs_f64().max(0.001);
+        let share = (accepted_at.since(oldest).as_secs_f64() / span).min(1.0);
+        (self.backlog as f64 * share) as u64
+    }
 }

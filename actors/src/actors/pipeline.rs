@@ -22,8 +22,22 @@ use crate::ports::store::Fence;
 /// thing; and accepting is not held up by turns that find nothing. Five of these stand between an
 /// order and its truck.
 const GATHERS_FOR: Duration = Duration::from_millis(20);
+/// The longest such pause.
+const GATHERS_FOR_MAX: Duration = Duration::from_millis(80);
+/// A tree that finds little is at work for one part in this many of its time. The more trees wait
+/// for one disk and processor, the longer their turns take; so they gather for longer, and a hundred
+/// small warehouses cost no more than three large ones.
+const WORKS_ONE_IN: u32 = 8;
 /// A turn that found as much as this is followed at once: its commit took long enough.
 const INPUTS_FULL: usize = 64;
+
+/// How long after a turn's begin the next may begin.
+fn gathers_for(inputs: usize, took: Duration) -> Duration {
+    if inputs >= INPUTS_FULL {
+        return Duration::ZERO;
+    }
+    (took * WORKS_ONE_IN).clamp(GATHERS_FOR, GATHERS_FOR_MAX)
+}
 
 /// The actor.
 pub(crate) struct Pipeline {
@@ -119,9 +133,10 @@ impl Pipeline {
         match ended {
             Ok(hand) => {
                 self.show(&hand);
-                self.gathers_for = if hand.inputs < INPUTS_FULL { GATHERS_FOR } else { Duration::ZERO };
+                let took = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+                self.gathers_for = gathers_for(hand.inputs, took);
                 let now = self.site.node.now();
-                let next = hand.book.next_deadline().min(hand.standing.closes_at);
+                let next = hand.book.next_deadline().min(hand.book.next_look()).min(hand.standing.closes_at);
                 let again = self.again || hand.more || next <= now || self.site.desk.is_nudged();
                 self.hand = Some(hand);
                 if again {
@@ -173,5 +188,19 @@ impl Handler<Nudge> for Pipeline {
 
     fn handle(&mut self, _: Nudge, ctx: &mut Self::Context) {
         self.next_turn(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_finds_little_gathers_the_longer_the_longer_its_turns_take() {
+        let ms = Duration::from_millis;
+        assert_eq!(gathers_for(INPUTS_FULL - 1, ms(1)), GATHERS_FOR);
+        assert_eq!(gathers_for(0, ms(5)), ms(40));
+        assert_eq!(gathers_for(0, ms(500)), GATHERS_FOR_MAX);
+        assert_eq!(gathers_for(INPUTS_FULL, ms(500)), Duration::ZERO, "many are worked without a pause");
     }
 }

@@ -41,7 +41,7 @@ static DOOR_TO_DOOR: Scale = Scale {
 pub(crate) const INVARIANTS: [&str; 8] =
     ["INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-6", "INV-7", "INV-8"];
 /// The kinds of dead letter by their names, in the order of [`place`].
-const DEAD_KINDS: [&str; 3] = ["order", "confirmation", "wave"];
+const DEAD_KINDS: [&str; 4] = ["order", "confirmation", "wave", "stock"];
 
 /// Where a kind of dead letter is counted.
 fn place(kind: DeadKind) -> usize {
@@ -49,6 +49,7 @@ fn place(kind: DeadKind) -> usize {
         DeadKind::Order => 0,
         DeadKind::Confirmation => 1,
         DeadKind::Wave => 2,
+        DeadKind::Stock => 3,
     }
 }
 

@@ -12,11 +12,13 @@ use super::home::Home;
 use super::inventory::Inventory;
 use super::manifester::Manifester;
 use super::pipeline::Pipeline;
+use super::promises::Promises;
 use super::report::{ActorType, Cause};
 use super::site::Site;
 use super::tripwire::{Stop, Tripwire};
 use super::vitals::Vitals;
 use super::wms_link::WmsLink;
+use crate::domain::estimate::Pace;
 use crate::domain::stock::Ledger;
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{CommitError, Fence, PartitionImage, ReadError};
@@ -81,7 +83,12 @@ impl Warehouse {
         let (mut book, aside) = Book::restore(image, waits);
         // As if they had changed now: the owner before may just have told of them.
         image.untold.iter().for_each(|key| book.untold.changed(key, self.site.node.now()));
-        let mut ledger = Ledger::new(image.positions.iter().cloned());
+        book.pace = Pace::new(rules.outcomes_min);
+        book.promises = Promises::restore(&image.promises, self.site.node.now());
+        let replaced: Vec<_> =
+            aside.positions.iter().map(|(key, position, _)| (key.clone(), *position)).collect();
+        replaced.iter().for_each(|(key, _)| book.untold.changed(key, self.site.node.now()));
+        let mut ledger = Ledger::new(image.positions.iter().cloned().chain(replaced));
         for open in book.orders() {
             ledger.remember(open.client, open.order.waiting());
         }

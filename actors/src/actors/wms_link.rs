@@ -227,7 +227,12 @@ async fn make(
             let reply = wms.cancel(release, lines).await?;
             Ok(Some(Answer::Cancel { release, request, reply }))
         }
-        Call::Manifest(manifest) => wms.manifest(manifest).await.map(|()| None),
+        Call::Manifest(mut manifest) => {
+            // Not from the folds of its orders: one of them may be kept aside unread.
+            let cartons = store.cartons(manifest.id).await;
+            manifest.cartons = cartons.map_err(|e| WmsError::Unavailable(e.to_string()))?;
+            wms.manifest(manifest).await.map(|()| None)
+        }
         Call::Release(release) => {
             Ok(wms.release(release).await?.map(|known| Answer::Release { release, known }))
         }

@@ -10,7 +10,7 @@ use super::ids::{ClientNo, Malformed, PartitionId, TransactionId};
 use super::time::Timestamp;
 
 /// A webhook endpoint's id; later ones sort later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EndpointId(pub Uuid);
 
@@ -298,8 +298,13 @@ impl Schedule {
     ) -> Option<Timestamp> {
         let pause = self.0.get(usize::from(failed.checked_sub(1)?))?;
         let own = Self::jittered(*pause, jitter);
-        let asked = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
-        Some(now.after(own.max(asked)))
+        Some(now.after(own.max(retry_after.map_or(Duration::ZERO, Self::granted))))
+    }
+
+    /// How long a consumer is left alone that asks for this: a day at most.
+    #[must_use]
+    pub fn granted(asked: Duration) -> Duration {
+        asked.min(RETRY_AFTER_MAX)
     }
 
     /// The bound of the random numbers that pauses are spread by: steps of a ten-thousandth.

@@ -4,6 +4,7 @@
 //! how long released orders have taken to ship. Forecasts are kept back until enough of them
 //! came true, because a wrong promise is worse than none.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -14,16 +15,17 @@ use super::time::Timestamp;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Lead times and outcomes kept: enough for a steady 90th percentile.
 const SAMPLES_MAX: usize = 256;
-/// Outcomes needed before anything is promised.
-const OUTCOMES_MIN: usize = 30;
+/// Outcomes needed before anything is promised, where nobody says otherwise.
+pub const OUTCOMES_MIN: usize = 30;
 /// A 90 % promise must have been kept at least this often, in percent.
 const HIT_RATE_MIN: usize = 80;
 /// Forecasts that wait for their outcome; an order beyond this is simply not measured.
 const FORECASTS_MAX: usize = 4_096;
 
 /// What the owner of a warehouse measures. In memory only: after a restart it measures anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
+    outcomes_min: usize,
     released: VecDeque<(Timestamp, u32)>,
     leads_ms: VecDeque<u64>,
     forecasts: BTreeMap<TransactionId, Timestamp>,
@@ -44,7 +46,7 @@ pub struct PaceReport {
 }
 
 /// When an order will probably ship.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Estimate {
     /// Orders of this warehouse that are before it.
     pub position: u64,
@@ -54,7 +56,25 @@ pub struct Estimate {
     pub shipped_p90: Timestamp,
 }
 
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace::new(OUTCOMES_MIN)
+    }
+}
+
 impl Pace {
+    /// Nothing measured; promises are made once the outcome of this many is known.
+    #[must_use]
+    pub fn new(outcomes_min: usize) -> Pace {
+        Pace {
+            outcomes_min,
+            released: VecDeque::new(),
+            leads_ms: VecDeque::new(),
+            forecasts: BTreeMap::new(),
+            outcomes: VecDeque::new(),
+        }
+    }
+
     /// Counts orders that were released.
     pub fn released(&mut self, now: Timestamp, orders: u32) {
         if orders > 0 {
@@ -96,7 +116,7 @@ impl Pace {
             orders_per_s: self.orders_per_s(now),
             lead_p50: percentile(&leads, 50),
             lead_p90: percentile(&leads, 90),
-            calibrated: outcomes >= OUTCOMES_MIN && hits * 100 >= outcomes * HIT_RATE_MIN,
+            calibrated: outcomes >= self.outcomes_min && hits * 100 >= outcomes * HIT_RATE_MIN,
         }
     }
 

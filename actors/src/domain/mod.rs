@@ -17,6 +17,7 @@ pub mod invariants;
 pub mod manifest;
 pub mod movement;
 pub mod order;
+pub mod promise;
 #[cfg(test)]
 mod properties;
 pub mod rank;

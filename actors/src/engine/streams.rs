@@ -1,20 +1,21 @@
 //! The door to the feeds: pages of rendered events, and readers that follow a feed or one
 //! transaction from a place on, without a hole and without a repeat.
 //!
-//! A reader holds a page at most; what it has not been asked for stays in the store.
+//! A reader holds a page at most, of bounded bytes; what it has not been asked for stays in the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::Handle;
 pub use crate::actors::bell::Listener;
 use crate::actors::events::{self, Event};
 use crate::actors::feed_hub::{FeedHub, Follow, Tail};
 use crate::actors::gate::{AskError, Door};
+use crate::domain::command::Kind;
 use crate::domain::ids::{ClientNo, TransactionId};
-use crate::ports::store::{FeedBounds, FeedEntry, Lookup, ReadError, StoredTransaction};
+use crate::domain::promise::ToldEstimate;
+use crate::ports::store::{FeedBounds, FeedEntry, Lookup, Points, ReadError, StoredTransaction};
 use crate::wire::cursor::Cursor;
 use crate::wire::status;
 
@@ -24,6 +25,8 @@ const FEED_HUB_GATE: usize = 2_048;
 const PAGE: usize = 64;
 /// Events of one transaction that are fetched at once: each shows its whole history.
 const TRANSACTION_PAGE: usize = 16;
+/// Bytes after which a page ends early: it is held for as long as its stream does not read.
+const PAGE_BYTES: usize = 256 << 10;
 /// Reads that may fail in a row before a reader gives up and its caller must come again.
 const TRIES_MAX: u32 = 8;
 /// The pause after one.
@@ -65,18 +68,31 @@ impl Handle {
         Ok((events::page(&self.0.node, client, entries).await?, last))
     }
 
-    /// All events of a transaction by version, each with its place: the sequence in its client's feed,
-    /// and for one that belongs to no client [`Cursor::version_of`].
+    /// All events of a transaction in their order, each with its place: the sequence in its client's
+    /// feed, and for one that belongs to no client [`Cursor::version_of`].
     ///
     /// # Errors
     /// When the store cannot be read.
     pub async fn places_of(&self, of: &StoredTransaction) -> Result<Vec<Place>, ReadError> {
         let sequences = self.store().sequences(of.id).await?;
-        let place = |(version, sequence): (u32, Option<u64>)| match of.client {
-            ClientNo::HOUSE => Place { version, at: Cursor::version_of(of.id, version), sequence: 0 },
-            _ => Place { version, at: sequence.unwrap_or(0), sequence: sequence.unwrap_or(0) },
+        let place = |(version, sequence): (u32, Option<u64>)| {
+            let (points, sequence) = (Points::Version(version), sequence.unwrap_or(0));
+            match of.client {
+                ClientNo::HOUSE => Place { points, at: Cursor::version_of(of.id, version), sequence: 0 },
+                _ => Place { points, at: sequence, sequence },
+            }
         };
-        Ok((1..).zip(sequences).map(place).collect())
+        let mut places: Vec<Place> = (1..).zip(sequences).map(place).collect();
+        if of.command.kind() == Kind::Order {
+            let told = self.store().estimates(of.id).await?.into_iter();
+            places.extend(told.map(|ToldEstimate { sequence, version, .. }| Place {
+                points: Points::Estimate(version),
+                at: sequence,
+                sequence,
+            }));
+            places.sort_by_key(|place| place.at);
+        }
+        Ok(places)
     }
 
     /// One event of a transaction; `None` when it cannot be rendered.
@@ -88,7 +104,7 @@ impl Handle {
         of: &StoredTransaction,
         place: Place,
     ) -> Result<Option<Arc<Event>>, ReadError> {
-        let entry = FeedEntry { sequence: place.sequence, id: of.id, version: place.version };
+        let entry = FeedEntry { sequence: place.sequence, id: of.id, version: place.points.number() };
         match of.client {
             // Not cached: the house's have no number to keep them by.
             ClientNo::HOUSE => {
@@ -165,8 +181,8 @@ impl Handle {
 /// Where an event of a transaction stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Its version.
-    pub version: u32,
+    /// Its version, or an estimate beside one.
+    pub points: Points,
     /// What its cursor says.
     pub at: u64,
     /// In its client's feed; 0 when it has none.
@@ -211,14 +227,14 @@ impl FeedReader {
                 continue;
             }
             let Some(tail) = &mut self.tail else { continue };
-            match tail.events.recv().await {
+            match tail.events.next().await {
                 // Fetched before it was sent.
-                Ok(event) if event.sequence <= self.read_to => {}
-                Ok(event) => {
+                Some(event) if event.sequence <= self.read_to => {}
+                Some(event) => {
                     self.read_to = event.sequence;
                     return Next::Event(event);
                 }
-                Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Cut,
+                None => return Next::Cut,
             }
         }
     }
@@ -241,15 +257,20 @@ impl FeedReader {
             self.read_to = next - 1;
             return Some(Next::Gap { oldest: next });
         }
-        let mut page = VecDeque::with_capacity(entries.len());
+        let (mut page, mut bytes, mut read_to) = (VecDeque::new(), 0, after);
         for entry in &entries {
-            match patiently(|| events::event(&engine.0.node, client, *entry)).await {
-                Some(event) => page.extend(event),
-                None => return Some(Next::Cut),
+            if bytes >= PAGE_BYTES {
+                break;
             }
+            let Some(event) = patiently(|| events::event(&engine.0.node, client, *entry)).await else {
+                return Some(Next::Cut);
+            };
+            bytes += event.as_ref().map_or(0, |event| event.bytes());
+            page.extend(event);
+            read_to = entry.sequence;
         }
-        let read_to = entries.last().map_or(after, |entry| entry.sequence);
-        if self.tail.is_none() && entries.len() < PAGE {
+        let is_whole = entries.last().is_none_or(|last| last.sequence == read_to);
+        if self.tail.is_none() && entries.len() < PAGE && is_whole {
             match engine.tail(client, read_to).await {
                 Some(tail) => self.tail = Some(tail),
                 None => return Some(Next::Cut),
@@ -309,18 +330,18 @@ impl TransactionReader {
                 }
                 match behind {
                     Behind::End => return Next::End,
-                    Behind::Tail(tail) => match tail.events.recv().await {
-                        Ok(event) if event.transaction != self.id || event.sequence <= self.after => {
+                    Behind::Tail(tail) => match tail.events.next().await {
+                        Some(event) if event.transaction != self.id || event.sequence <= self.after => {
                             continue;
                         }
-                        Ok(event) => {
+                        Some(event) => {
                             self.after = event.sequence;
                             if event.state.is_final() {
                                 *behind = Behind::End;
                             }
                             return Next::Event(event);
                         }
-                        Err(RecvError::Lagged(_) | RecvError::Closed) => return Next::Cut,
+                        None => return Next::Cut,
                     },
                     Behind::More(_) | Behind::Look => {}
                 }
@@ -383,14 +404,29 @@ impl TransactionReader {
             }
         };
         let places = patiently(|| engine.places_of(&stored)).await?;
-        // The numbers were read after the transaction: what came in between is for the next look.
-        let mut left = places.iter().filter(|p| p.version <= stored.version() && p.at > self.after);
-        let (mut events, mut to) = (VecDeque::new(), self.after);
-        for place in left.by_ref().take(TRANSACTION_PAGE) {
-            events.extend(patiently(|| engine.event_at(&stored, *place)).await?);
+        // What is remembered of the transaction may be a moment behind its events, and what comes by the
+        // feed begins behind those: none must fall between.
+        let newest = places.last().map_or(0, |place| place.points.version());
+        let caught_up = match newest > stored.version() {
+            true => patiently(|| events::transaction_at(&engine.0.node, id, newest)).await?,
+            false => None,
+        };
+        let stored = match caught_up {
+            Some(Lookup::Live(stored)) => stored,
+            Some(Lookup::Expired(_)) | None => stored,
+        };
+        // What came in between is for the next look.
+        let left = places.iter().filter(|p| p.points.version() <= stored.version() && p.at > self.after);
+        let mut left = left.peekable();
+        let (mut events, mut bytes, mut to) = (VecDeque::new(), 0, self.after);
+        while events.len() < TRANSACTION_PAGE && bytes < PAGE_BYTES {
+            let Some(place) = left.next() else { break };
+            let event = patiently(|| engine.event_at(&stored, *place)).await?;
+            bytes += event.as_ref().map_or(0, |event| event.bytes());
+            events.extend(event);
             to = place.at;
         }
-        let more = left.next().is_some();
+        let more = left.peek().is_some();
         let done = !more && status::state_of(stored.id, &stored.command, &stored.facts).is_final();
         Some(Newer { events, to, more, done })
     }

@@ -3,11 +3,15 @@
 //! An endpoint reads its client's feed by a cursor: every event up to it is finished or has a row
 //! of its own as [`PendingDelivery`]. What lies beyond is in no record; it is read again. So an
 //! attempt needs no write before it, and a death between an attempt and its record repeats the
-//! attempt with the same id: at least once is the promise.
+//! attempt with the same id: at least once is the promise. An event that has failed for the last time
+//! lets the next of its transaction go only once its dead letter is durable: one commit, after a whole
+//! schedule of failures, and a death in between cannot turn their order round.
 //!
 //! One actor at a time writes how deliveries go ([`EndpointStore::record`]), fenced by an epoch.
 //! Everybody else leaves a word ([`EndpointChange`]) that it finds by reading.
 
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use uuid::Uuid;
 
 use super::BoxFuture;
@@ -107,6 +111,41 @@ pub trait EndpointStore: Send + Sync + 'static {
         id: EndpointId,
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>>;
+
+    /// Endpoints whose records cannot be read, and why: [`EndpointStore::endpoints`] passes over them.
+    fn damaged_endpoints(&self) -> BoxFuture<Result<Vec<(EndpointId, String)>, ReadError>>;
+
+    /// What stands about the deliveries of the first endpoint behind `after` that has rows, whether or
+    /// not there is such an endpoint. For a check of a store at rest: it reads all of them at once.
+    fn delivery_rows(&self, after: Option<EndpointId>) -> BoxFuture<Result<Option<DeliveryRows>, ReadError>>;
+}
+
+/// The rows of an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryRows {
+    /// Whose they are.
+    pub endpoint: EndpointId,
+    /// How far it has come, and the number of its next attempt.
+    pub progress: Option<(u64, u64)>,
+    /// Events that wait.
+    pub pending: Vec<FeedEntry>,
+    /// Numbers of attempts.
+    pub attempts: Vec<u64>,
+    /// Replays that wait.
+    pub replays: usize,
+    /// Events that are kept aside.
+    pub dead: Vec<FeedEntry>,
+    /// Rows that cannot be read, and why.
+    pub damaged: Vec<String>,
+}
+
+impl DeliveryRows {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let numbered = self.pending.len() + self.attempts.len() + self.dead.len();
+        usize::from(self.progress.is_some()) + numbered + self.replays + self.damaged.len()
+    }
 }
 
 /// What is asked of an endpoint.
@@ -129,7 +168,7 @@ pub enum EndpointChange {
         now: Timestamp,
     },
     /// Deliveries go on. An endpoint that was disabled goes on from the feed's end; what was waiting
-    /// when it was disabled is tried again, what was skipped since can be replayed.
+    /// when it was disabled is tried again, what was skipped since ([`Skipped`]) can be replayed.
     Enable {
         /// The time now.
         now: Timestamp,
@@ -196,10 +235,42 @@ pub struct Deliveries {
     pub fortune: Fortune,
     /// The number of its next attempt.
     pub next_attempt: u64,
+    /// How it rests.
+    pub rest: Rest,
+    /// What was skipped and is still to be looked through.
+    pub skipped: Option<Skipped>,
     /// By sequence.
     pub pending: Vec<PendingDelivery>,
     /// By id.
     pub replays: Vec<Replay>,
+}
+
+/// Why an endpoint gets nothing for now, whatever waits for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// It asked to be left alone until then.
+    pub asked: Option<Timestamp>,
+    /// Its breaker is open.
+    pub open: Option<Open>,
+}
+
+/// An open breaker: one try at a time is let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// When the next may begin.
+    pub until: Timestamp,
+    /// How long the pause before it is.
+    pub pause: Duration,
+}
+
+/// Events that were passed over while an endpoint was disabled. They are not delivered by themselves,
+/// but with [`crate::domain::endpoint::DeliveryMode::Latest`] they replace what waited before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Those behind this sequence,
+    pub after: u64,
+    /// up to this one.
+    pub to: u64,
 }
 
 /// An event that is taken up and not finished.
@@ -222,6 +293,10 @@ pub struct DeliveryRecord {
     pub cursor: u64,
     /// How the endpoint fares.
     pub fortune: Fortune,
+    /// How it rests.
+    pub rest: Rest,
+    /// What was skipped and is still to be looked through.
+    pub skipped: Option<Skipped>,
     /// Rows as they are now.
     pub pending: Vec<PendingDelivery>,
     /// Events that are finished, whether they have a row or not; none of them is kept aside, but for

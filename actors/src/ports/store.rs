@@ -22,10 +22,12 @@ use super::store_report::StoreReport;
 use super::trouble::Trouble;
 use crate::domain::command::{Command, Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
+use crate::domain::estimate::Estimate;
 use crate::domain::fact::Recorded;
 use crate::domain::ids::{
     ClientNo, CorrelationId, PartitionId, Reference, ReleaseId, Sku, TransactionId, WaveId,
 };
+use crate::domain::promise::{Promise, ToldEstimate};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::{Position, StockKey};
 use crate::domain::time::Timestamp;
@@ -149,6 +151,10 @@ pub trait Store: EndpointStore + Send + Sync + 'static {
     /// The numbers in its client's feed of a transaction's facts, by version; `None` for one that has
     /// none. Empty when the transaction is not live.
     fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>>;
+
+    /// What an order's client was told of its estimate, the first first. Empty when that is nothing, or
+    /// the order is not live.
+    fn estimates(&self, id: TransactionId) -> BoxFuture<Result<Vec<ToldEstimate>, ReadError>>;
 
     /// Evicts the first entries of feeds whose fact was decided more than `retention` before `now`, at
     /// most `limit` in all. Answers how many. A number that is gone is never given again.
@@ -382,10 +388,14 @@ pub struct PartitionImage {
     pub waves: Vec<StoredWave>,
     /// Orders and manifests that were pulled and are not done.
     pub open: Vec<StoredTransaction>,
+    /// What the clients of those were last told of their estimates.
+    pub promises: Vec<(TransactionId, Promise)>,
     /// Those whose bytes cannot be read, and why.
     pub unreadable: Vec<(TransactionId, String)>,
     /// Waves whose bytes cannot be read, and why.
     pub unreadable_waves: Vec<(WaveId, String)>,
+    /// Positions whose bytes cannot be read, and why.
+    pub unreadable_positions: Vec<(StockKey, String)>,
     /// What is remembered of its trees' deaths; `in_hand` is as the tree before left it.
     pub trouble: Trouble,
 }
@@ -531,6 +541,8 @@ pub struct TurnCommit {
     pub positions: Vec<(StockKey, Position)>,
     /// Positions that their client's feed is told of as this turn leaves them, and when.
     pub told: Vec<(StockKey, Timestamp)>,
+    /// Estimates that orders' clients are told of, behind this turn's facts in their feeds.
+    pub estimates: Vec<NewEstimate>,
     /// Waves that go out.
     pub waves: Vec<StoredWave>,
     /// Waves that are answered.
@@ -567,6 +579,7 @@ impl TurnCommit {
             facts,
             positions,
             told,
+            estimates,
             waves,
             answered,
             opened,
@@ -584,6 +597,7 @@ impl TurnCommit {
             && facts.is_empty()
             && positions.is_empty()
             && told.is_empty()
+            && estimates.is_empty()
             && waves.is_empty()
             && answered.is_empty()
             && opened.is_empty()
@@ -608,6 +622,21 @@ pub struct NewFacts {
     pub first_version: u32,
     /// The facts.
     pub facts: Vec<Recorded>,
+}
+
+/// An estimate that an order's client is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewEstimate {
+    /// The order.
+    pub id: TransactionId,
+    /// Whose feed hears of it.
+    pub client: ClientNo,
+    /// The order's version, this turn's facts included.
+    pub version: u32,
+    /// When it is told.
+    pub at: Timestamp,
+    /// What is estimated.
+    pub estimate: Estimate,
 }
 
 /// A carton on a manifest.
@@ -668,6 +697,8 @@ pub enum DeadKind {
     Confirmation,
     /// A wave that cannot be read or sent.
     Wave,
+    /// A position of the stock whose bytes cannot be read.
+    Stock,
 }
 
 /// What a feed keeps.
@@ -679,28 +710,87 @@ pub struct FeedBounds {
     pub next: u64,
 }
 
-/// A pointer to an event: version `version` of `id`, or where that is 0 what
-/// [`Store::announcement`] says.
+/// A pointer to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedEntry {
     /// Its number in the client's feed, contiguous from 1.
     pub sequence: u64,
-    /// The transaction; an id of its own where the version is 0.
+    /// The transaction; an id of its own where it is about none.
     pub id: TransactionId,
-    /// The version.
+    /// What it points at, as [`Points::number`].
     pub version: u32,
 }
 
+/// What an entry of a feed points at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Points {
+    /// What [`Store::announcement`] says: it is about no transaction.
+    Announcement,
+    /// This version of its transaction.
+    Version(u32),
+    /// One of [`Store::estimates`], told when its order was at this version.
+    Estimate(u32),
+}
+
+impl Points {
+    /// Set in the number of an estimate: no transaction has as many versions.
+    const ESTIMATE: u32 = 1 << 31;
+
+    /// The same as a number: 0, the version, or for an estimate the version with its highest bit set.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Points::Announcement => 0,
+            Points::Version(version) => version,
+            Points::Estimate(version) => version | Points::ESTIMATE,
+        }
+    }
+
+    /// The version of its transaction; 0 where it is about none.
+    #[must_use]
+    pub fn version(self) -> u32 {
+        match self {
+            Points::Announcement => 0,
+            Points::Version(version) | Points::Estimate(version) => version,
+        }
+    }
+}
+
 impl FeedEntry {
+    /// What it points at.
+    #[must_use]
+    pub fn points(&self) -> Points {
+        match self.version {
+            0 => Points::Announcement,
+            number if number & Points::ESTIMATE != 0 => Points::Estimate(number & !Points::ESTIMATE),
+            version => Points::Version(version),
+        }
+    }
+
     /// What the event is about: the transaction, and for others the same for each of their events
     /// that replace each other.
     #[must_use]
     pub fn subject(&self) -> TransactionId {
-        if self.version > 0 {
-            return self.id;
+        match self.points() {
+            Points::Version(_) | Points::Estimate(_) => self.id,
+            Points::Announcement => {
+                let (_, own) = self.id.0.as_u64_pair();
+                TransactionId::new(Timestamp(0), self.id.home(), own)
+            }
         }
-        let (_, own) = self.id.0.as_u64_pair();
-        TransactionId::new(Timestamp(0), self.id.home(), own)
+    }
+
+    /// Whether who wants only the latest has no use for `older` once it has this one, of the same
+    /// subject: a newer version, or what is said newer of the same. An estimate says nothing of what has
+    /// happened.
+    #[must_use]
+    pub fn replaces(&self, older: &FeedEntry) -> bool {
+        match (self.points(), older.points()) {
+            (Points::Estimate(_), Points::Version(_) | Points::Announcement) => false,
+            (Points::Estimate(_), Points::Estimate(_)) | (Points::Version(_) | Points::Announcement, _) => {
+                true
+            }
+        }
     }
 }
 

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::BoxFuture;
+use super::store::ManifestCarton;
 use crate::domain::command::ShipTo;
 use crate::domain::confirmation::{Confirmation, ReleaseReport};
 use crate::domain::fact::LineUnits;
 use crate::domain::ids::{
     CorrelationId, LineNo, PartitionId, Reference, ReleaseId, Sku, TraceContext, TransactionId, WaveId,
 };
-use crate::domain::sscc::Sscc;
 use crate::domain::time::Timestamp;
 
 /// A warehouse's WMS. Every call may be repeated with the same ids and must then mean nothing new.
@@ -92,8 +92,9 @@ pub struct ManifestOut {
     pub service_level: String,
     /// When it was closed.
     pub closed_at: Timestamp,
-    /// Its cartons, with the release that packed each.
-    pub cartons: Vec<(Sscc, Option<String>, ReleaseId)>,
+    /// Its cartons, as they were stored when it closed: a repeat names the same ones. The link fills
+    /// them in as it sends.
+    pub cartons: Vec<ManifestCarton>,
 }
 
 /// A release that was taken before our start and is not settled.

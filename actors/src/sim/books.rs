@@ -9,6 +9,7 @@ use crate::domain::confirmation::ReleaseReport;
 use crate::domain::fact::LineUnits;
 use crate::domain::ids::{LineNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::Order;
+use crate::ports::store::ManifestCarton;
 use crate::ports::wms::{CancelReply, ManifestOut};
 
 /// The books.
@@ -110,7 +111,9 @@ impl Books {
 
     /// A truck leaves, once; each carton leaves with one truck (INV-2).
     pub(crate) fn depart(&mut self, world: &World, manifest: TransactionId) {
-        for (_, _, release) in self.manifests.get(&manifest).into_iter().flat_map(|m| &m.cartons) {
+        for ManifestCarton { release, .. } in
+            self.manifests.get(&manifest).into_iter().flat_map(|m| &m.cartons)
+        {
             let before = self.left.insert(*release, manifest);
             if let Some(before) = before.filter(|before| *before != manifest) {
                 world.violated("INV-2", format!("the carton of {release} left with {before} and {manifest}"));

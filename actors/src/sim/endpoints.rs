@@ -6,8 +6,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
-    StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, DeliveryRows, EndpointChange, EndpointStore,
+    Replay, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 
@@ -150,6 +150,14 @@ impl EndpointStore for FaultyStore {
         sequence: u64,
     ) -> BoxFuture<Result<Written<bool>, CommitError>> {
         self.write(move |w| at_once(w.disk.give_up_delivery(id, sequence)).map(|written| written.reply))
+    }
+
+    fn damaged_endpoints(&self) -> BoxFuture<Result<Vec<(EndpointId, String)>, ReadError>> {
+        self.read(move |w| w.disk.damaged_endpoints())
+    }
+
+    fn delivery_rows(&self, after: Option<EndpointId>) -> BoxFuture<Result<Option<DeliveryRows>, ReadError>> {
+        self.read(move |w| w.disk.delivery_rows(after))
     }
 
     fn purge_endpoint(

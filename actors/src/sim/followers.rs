@@ -12,8 +12,8 @@ use crate::domain::ids::{ClientNo, PartitionId};
 use crate::domain::stock::StockKey;
 use crate::engine::{Event, Handle, Next};
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{FeedEntry, Fence, Store};
-use crate::wire::event::event_id;
+use crate::ports::store::{FeedEntry, Fence, Points, Store};
+use crate::wire::event::{estimate_id, event_id};
 
 /// A reader loses its connection after one event in this many.
 const CUT_ONE_IN: u64 = 25;
@@ -46,7 +46,7 @@ impl Followers {
         let before = self.seen(client);
         let entry = at_once(world.disk.feed(client, before, 1)).unwrap_or_default().first().copied();
         let named = entry.is_some_and(|entry| is_named(&entry, &event.id));
-        let stored = entry.map(|entry| (entry.sequence, entry.id, entry.version));
+        let stored = entry.map(|entry| (entry.sequence, entry.id, entry.points().version()));
         let given = (event.sequence, event.transaction, event.version);
         // Events of what a planted bug has spoiled are left aside.
         let spoiled = world.profile.planted.is_some() && event.sequence > before;
@@ -101,12 +101,15 @@ fn untold(world: &World) -> Vec<(PartitionId, StockKey)> {
     homes.flat_map(untold).collect()
 }
 
-/// Whether the id of an entry's event is its own: one of a version is named by it, one of stock by its
-/// place in the feed, one about an endpoint by its own id.
+/// Whether the id of an entry's event is its own: one of a version is named by it, one of an estimate by
+/// that and its place in the feed, one of stock by its place alone, one about an endpoint by its own id.
 pub(crate) fn is_named(entry: &FeedEntry, id: &str) -> bool {
-    match entry.version {
-        0 => id == entry.id.to_string() || id.ends_with(&format!(".{:020}", entry.sequence)),
-        version => id == event_id(entry.id, version),
+    match entry.points() {
+        Points::Announcement => {
+            id == entry.id.to_string() || id.ends_with(&format!(".{:020}", entry.sequence))
+        }
+        Points::Version(version) => id == event_id(entry.id, version),
+        Points::Estimate(version) => id == estimate_id(entry.id, version, entry.sequence),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::domain::command::Kind;
 use crate::domain::endpoint::{DeliveryMode, EndpointId};
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::ports::endpoints::EndpointStore;
-use crate::ports::store::{FeedEntry, Store};
+use crate::ports::store::{FeedEntry, Points, Store};
 use crate::store::keys::{self, Table};
 
 /// Entries of the feed that are looked at together.
@@ -26,6 +26,24 @@ pub(crate) struct Wish {
     pub(crate) orders_only: bool,
 }
 
+/// What an event tells of its transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tells {
+    /// What has happened.
+    What,
+    /// When it will probably ship.
+    When,
+}
+
+impl Tells {
+    fn of(entry: FeedEntry) -> Tells {
+        match entry.points() {
+            Points::Announcement | Points::Version(_) => Tells::What,
+            Points::Estimate(_) => Tells::When,
+        }
+    }
+}
+
 /// The books of one endpoint, from its creation to its end.
 pub(crate) struct Inbox {
     pub(crate) id: EndpointId,
@@ -34,8 +52,8 @@ pub(crate) struct Inbox {
     read_to: u64,
     /// What must still arrive.
     owed: BTreeMap<u64, TransactionId>,
-    /// The last wanted event of each transaction.
-    last: BTreeMap<TransactionId, u64>,
+    /// The last wanted event of each transaction, and its last wanted estimate.
+    last: BTreeMap<(TransactionId, Tells), u64>,
     /// What has arrived.
     got: BTreeMap<u64, Bytes>,
     /// The last of each transaction that has arrived.
@@ -74,7 +92,8 @@ impl Inbox {
             return true;
         }
         // An event about an endpoint is about no transaction.
-        entry.version > 0 && world.stored(entry.id).is_some_and(|stored| stored.command.kind() == Kind::Order)
+        entry.points() != Points::Announcement
+            && world.stored(entry.id).is_some_and(|stored| stored.command.kind() == Kind::Order)
     }
 
     /// Takes in what the feed has more. With `latest` a newer event takes the place of an older one.
@@ -87,11 +106,19 @@ impl Inbox {
                 if !self.wants(world, entry) {
                     continue;
                 }
-                let before = self.last.insert(entry.subject(), entry.sequence);
+                let (subject, tells) = (entry.subject(), Tells::of(entry));
+                let before = self.last.insert((subject, tells), entry.sequence);
                 if self.wish.mode == DeliveryMode::Latest {
-                    before.and_then(|before| self.owed.remove(&before));
+                    // What has happened takes the place of an estimate as well, and not the reverse.
+                    let estimate = match tells {
+                        Tells::What => self.last.remove(&(subject, Tells::When)),
+                        Tells::When => None,
+                    };
+                    for replaced in before.into_iter().chain(estimate) {
+                        self.owed.remove(&replaced);
+                    }
                 }
-                self.owed.insert(entry.sequence, entry.subject());
+                self.owed.insert(entry.sequence, subject);
             }
         }
     }

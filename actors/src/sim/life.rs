@@ -19,6 +19,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Writes within which a life that ends at one ends.
 const WRITES_MAX: u64 = 60;
 
+/// Promises that must have come true before estimates are published: a life is too short for many.
+const OUTCOMES_MIN: usize = 3;
+
 /// Whether a node is alive. A dead one reads, writes and calls nothing any more.
 pub(crate) struct Life {
     over: CancellationToken,
@@ -244,9 +247,11 @@ fn rules() -> Rules {
         manifest_close_every: Duration::from_secs(2),
         manifest_cartons_max: 5,
         sscc_prefix: "0614141".parse().expect("seven digits"),
+        outcomes_min: OUTCOMES_MIN,
         retention: Duration::from_secs(30 * 86_400),
         events_retention: Duration::from_secs(30 * 86_400),
         waiters_max: 100,
+        stream_backlog_max: 1 << 20,
         webhook_schedule: schedule(),
     }
 }

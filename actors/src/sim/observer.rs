@@ -15,17 +15,20 @@ use crate::domain::fact::{Fact, MoveFact, Recorded};
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
 use crate::domain::invariants::{self, Violation};
 use crate::domain::order::{Footprint, Order};
+use crate::domain::promise;
 use crate::domain::state::State;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::{Announcement, StockChange};
 use crate::ports::clock::Clock;
 use crate::ports::store::{
-    Digest, FeedEntry, Fence, NewCommand, NewFacts, Store, StoredTransaction, TurnCommit, Verdict,
+    Digest, FeedEntry, Fence, NewCommand, NewFacts, Points, Store, StoredTransaction, TurnCommit, Verdict,
 };
 
 /// A position is told of no more often.
 const TOLD_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// A client is told of the same order no sooner.
+const TOLD_ANEW_AFTER: Duration = Duration::from_secs(60);
 /// Violations kept; the first says what is wrong, the hundredth says nothing more.
 const VIOLATIONS_MAX: usize = 10;
 
@@ -258,8 +261,12 @@ impl Observer {
         for ((client, sku), at) in &turn.told {
             announced.push((*client, StockChange::entry_id(*at, fence.partition, sku), 0));
         }
+        for new in &turn.estimates {
+            announced.push((new.client, new.id, Points::Estimate(new.version).number()));
+        }
         seen.feeds(world, announced);
         seen.told(world, fence.partition, turn);
+        seen.promised(world, turn);
         for key in touched {
             let (partition, client, sku) = key.clone();
             let position = at_once(world.disk.position(partition, client, sku));
@@ -347,7 +354,7 @@ impl Seen {
             let last = self.feeds.get(client).copied().unwrap_or_default();
             let told = (1..=last)
                 .rev()
-                .take(turn.told.len())
+                .take(turn.told.len() + turn.estimates.len())
                 .filter_map(|sequence| at_once(world.disk.announcement(*client, sequence)).ok().flatten());
             let id = StockChange::entry_id(*at, home, sku);
             let position = at_once(world.disk.position(home, *client, sku.clone())).ok().flatten();
@@ -362,6 +369,34 @@ impl Seen {
             let Some((settings_then, before)) = self.told.insert(key, (settings, *at)) else { continue };
             if settings.is_some() && settings == settings_then && at.since(before) < TOLD_AT_MOST_EVERY {
                 world.violated("INV-5", format!("{sku} of {client:?} is told of at {before:?} and {at:?}"));
+            }
+        }
+    }
+
+    /// What a turn tells of estimates is what it has measured, beside the version that the order is at;
+    /// and of no order more often than may be.
+    fn promised(&mut self, world: &World, turn: &TurnCommit) {
+        for new in &turn.estimates {
+            world.observer.saw("estimates told");
+            let told = at_once(world.disk.estimates(new.id)).unwrap_or_default();
+            let last = told.last().map(|last| (last.version, last.at, last.estimate));
+            let known = self.known.get(&new.id);
+            let is_newest =
+                known.is_some_and(|k| k.client == new.client && k.facts.len() == new.version as usize);
+            if last != Some((new.version, new.at, new.estimate)) || !is_newest {
+                world.violated("INV-5", format!("{new:?} is not what the disk says: {told:?}"));
+            }
+            if known.is_some_and(|known| known.ended.is_some()) {
+                world.violated("INV-5", format!("{} is done, and is estimated", new.id));
+            }
+            if told.len() > usize::from(promise::TOLD_MAX) {
+                world.violated("INV-5", format!("{} is estimated {} times", new.id, told.len()));
+            }
+            let before = told.len().checked_sub(2).and_then(|before| told.get(before));
+            // Where the clock was set back nobody can tell how long the last one stands.
+            let soon = |at: Timestamp| new.at >= at && new.at.since(at) < TOLD_ANEW_AFTER;
+            if before.is_some_and(|before| soon(before.at)) {
+                world.violated("INV-5", format!("{} is estimated anew too soon: {told:?}", new.id));
             }
         }
     }

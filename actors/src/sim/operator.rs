@@ -60,8 +60,8 @@ impl Workload {
             for (n, letter) in letters(&self.world, home).into_iter().filter(|(_, l)| is_by_deaths(l)) {
                 let asked = match letter.kind {
                     DeadKind::Order | DeadKind::Confirmation => Instruction::Redrive(n),
-                    // Its releases are asked for by themselves.
-                    DeadKind::Wave => Instruction::GiveUp(n),
+                    // A wave's releases are asked for by themselves; a position wants a count.
+                    DeadKind::Wave | DeadKind::Stock => Instruction::GiveUp(n),
                 };
                 self.instruct(handle, home, asked).await;
             }

@@ -17,7 +17,7 @@ use crate::domain::endpoint::{DeliveryMode, EndpointId, Schedule, StoredEndpoint
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{Changed, DeliveryRecord, EndpointChange, EndpointStore};
 use crate::ports::entropy::Entropy;
-use crate::ports::store::{FeedEntry, Store};
+use crate::ports::store::{FeedEntry, Points, Store};
 use crate::ports::webhook::{AddressForbidden, Answer, Courier, Parcel, PostError};
 
 /// Attempts of a delivery: one more than [`schedule`] has pauses.
@@ -250,11 +250,18 @@ fn entry_of(world: &World, inbox: &Inbox, parcel: &Parcel) -> Option<FeedEntry> 
         violated(broken, format!("{} is event {sequence} of its feed, the disk has {entry:?}", said.id));
         return None;
     };
-    let is_committed = match entry.version {
-        0 => at_once(world.disk.announcement(client, sequence)).is_ok_and(|said| said.is_some()),
-        version => world
+    let is_committed = match entry.points() {
+        Points::Announcement => {
+            at_once(world.disk.announcement(client, sequence)).is_ok_and(|said| said.is_some())
+        }
+        Points::Version(version) => world
             .stored(entry.id)
             .is_some_and(|stored| stored.version() >= version && stored.client == client),
+        Points::Estimate(version) => {
+            let told = at_once(world.disk.estimates(entry.id)).unwrap_or_default();
+            let of_client = world.stored(entry.id).is_some_and(|stored| stored.client == client);
+            of_client && told.iter().any(|told| (told.sequence, told.version) == (sequence, version))
+        }
     };
     if !is_committed {
         violated("INV-5", format!("{} is not on the disk", said.id));

@@ -11,6 +11,7 @@ use super::{Planted, World};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
@@ -314,6 +315,10 @@ impl Store for FaultyStore {
 
     fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>> {
         self.read(move |w| w.disk.sequences(id))
+    }
+
+    fn estimates(&self, id: TransactionId) -> BoxFuture<Result<Vec<ToldEstimate>, ReadError>> {
+        self.read(move |w| w.disk.estimates(id))
     }
 
     fn sweep_feeds(

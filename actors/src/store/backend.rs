@@ -11,6 +11,7 @@ use super::rows::{self, ClaimHasher, ReadRows, RecentClaims, RowError, Write};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
@@ -258,6 +259,10 @@ impl<B: Backend> Store for B {
 
     fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>> {
         self.read_apart(Reader::Caller, move |r| rows::sequences(r, id))
+    }
+
+    fn estimates(&self, id: TransactionId) -> BoxFuture<Result<Vec<ToldEstimate>, ReadError>> {
+        self.read_apart(Reader::Caller, move |r| rows::estimates(r, id))
     }
 
     fn sweep_feeds(

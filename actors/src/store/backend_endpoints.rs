@@ -7,8 +7,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
-    StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, DeliveryRows, EndpointChange, EndpointStore,
+    Replay, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 
@@ -113,5 +113,13 @@ impl<B: Backend> EndpointStore for B {
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>> {
         self.write(limit, move |w| rows::purge_endpoint(w, client, id, limit))
+    }
+
+    fn damaged_endpoints(&self) -> BoxFuture<Result<Vec<(EndpointId, String)>, ReadError>> {
+        self.read_apart(Reader::Owner, rows::damaged_endpoints)
+    }
+
+    fn delivery_rows(&self, after: Option<EndpointId>) -> BoxFuture<Result<Option<DeliveryRows>, ReadError>> {
+        self.read_apart(Reader::Owner, move |r| rows::delivery_rows(r, after))
     }
 }

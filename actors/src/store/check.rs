@@ -5,6 +5,8 @@
 //! Memory is bounded by positions, clients and unfinished transactions, not by all transactions:
 //! feeds are compared with transactions by sums over (id, version).
 
+mod endpoints;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +18,7 @@ use crate::domain::invariants::{Violation, nothing_reserved_twice, ships_at_most
 use crate::domain::order::Order;
 use crate::domain::stock::Position;
 use crate::ports::store::{
-    FeedEntry, Fence, GatherLimits, LaneItem, Lookup, ReadError, RegisterError, Registration, Store,
+    FeedEntry, Fence, GatherLimits, LaneItem, Lookup, Points, ReadError, RegisterError, Registration, Store,
     StoredTransaction,
 };
 
@@ -98,7 +100,9 @@ impl Check {
         self.transactions(store).await?;
         self.feeds(store).await?;
         self.positions(store).await?;
-        self.standing(store).await
+        self.standing(store).await?;
+        self.violations.extend(endpoints::check(store).await?);
+        Ok(())
     }
 
     async fn transactions(&mut self, store: &dyn Store) -> Result<(), ReadError> {
@@ -270,7 +274,8 @@ impl Check {
                 }
                 return Ok(seen);
             }
-            for FeedEntry { sequence, id, version } in page {
+            for entry in page {
+                let FeedEntry { sequence, id, version: _ } = entry;
                 if sequence != last + 1 {
                     self.found("INV-5", format!("the feed of {client:?} jumps from {last} to {sequence}"));
                 }
@@ -282,16 +287,24 @@ impl Check {
                     Some(newest) => *newest,
                     None => *known.entry(id).or_insert(newest(store, id).await?),
                 };
-                match newest {
-                    Some(newest) if version == 0 || version > newest => {
-                        let found =
-                            format!("feed entry {sequence} of {client:?}: {id} has no version {version}");
+                match (newest, entry.points()) {
+                    (Some(newest), Points::Version(version)) if version <= newest => seen.add(id, version),
+                    (Some(newest), Points::Estimate(version)) if version <= newest => {
+                        announcements += 1;
+                        let told = store.estimates(id).await?;
+                        if !told.iter().any(|told| (told.sequence, told.version) == (sequence, version)) {
+                            let found =
+                                format!("feed entry {sequence} of {client:?}: {id} has no such estimate");
+                            self.found("INV-5", found);
+                        }
+                    }
+                    (Some(_), points) => {
+                        let found = format!("feed entry {sequence} of {client:?}: {id} has no {points:?}");
                         self.found("INV-5", found);
                     }
-                    Some(_) => seen.add(id, version),
                     // It is about no transaction.
-                    None if version == 0 => announcements += 1,
-                    None => {
+                    (None, Points::Announcement) => announcements += 1,
+                    (None, Points::Version(_) | Points::Estimate(_)) => {
                         self.swept.insert(client);
                     }
                 }

@@ -9,23 +9,28 @@ use crate::domain::command::{
     OrderLine, Priority, ShipTo,
 };
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
+use crate::domain::estimate::Estimate;
 use crate::domain::fact::{Accepted, Fact, ManifestFact, MoveFact, OrderFact, Recorded, Units};
 use crate::domain::ids::{ClientNo, PartitionId, ReleaseId, Sku, TraceContext, TransactionId};
+use crate::domain::promise::{Promise, ToldEstimate};
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::{Announcement, StockChange};
 use crate::ports::store::{
     CommitError, DeadKind, DeadLetter, FeedBounds, Fence, GatherLimits, IdempotencyKey, Instruction, Kept,
-    Lane, LaneItem, Lookup, ManifestCarton, NewCommand, NewFacts, RegisterError, Registration, Settled,
-    SharedStore, StoredWave, TurnCommit, Verdict,
+    Lane, LaneItem, Lookup, ManifestCarton, NewCommand, NewEstimate, NewFacts, Points, RegisterError,
+    Registration, Settled, SharedStore, StoredWave, TurnCommit, Verdict,
 };
 use crate::ports::trouble::{Span, Thing, Trouble};
 use crate::store::digest;
 pub(super) use crate::store::endpoints_tests::{
     a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by, an_endpoint_begins_at_the_end_of_its_feed,
-    attempts_are_remembered_up_to_a_number, changes_of_an_endpoint_are_seen_and_numbered,
-    dead_deliveries_are_paged_revived_and_given_up, deliveries_are_recorded_by_the_last_epoch_only,
-    endpoints_are_kept_whole_and_each_client_has_its_own, replays_wait_for_the_actor_up_to_a_number,
+    an_endpoint_rests_until_its_next_record_or_until_it_is_enabled, attempts_are_remembered_up_to_a_number,
+    changes_of_an_endpoint_are_seen_and_numbered, dead_deliveries_are_paged_revived_and_given_up,
+    deliveries_are_recorded_by_the_last_epoch_only, endpoints_are_kept_whole_and_each_client_has_its_own,
+    replays_wait_for_the_actor_up_to_a_number,
+    what_is_skipped_is_known_until_a_record_says_that_it_was_looked_through,
+    what_stands_about_deliveries_is_read_endpoint_by_endpoint,
 };
 
 /// A store under test and what keeps it alive.
@@ -57,6 +62,7 @@ macro_rules! contract {
                 old_events_are_evicted_in_steps_and_their_numbers_are_never_given_again
                 a_transactions_events_are_found_without_its_feed
                 what_changed_in_stock_is_untold_until_its_feed_is_told
+                what_was_told_of_an_estimate_stands_with_its_order_and_in_its_feed
                 orders_are_paged_by_id
                 positions_are_paged_by_sku
                 long_commands_facts_and_reports_come_back_whole
@@ -78,6 +84,9 @@ macro_rules! contract {
                 an_endpoint_begins_at_the_end_of_its_feed
                 deliveries_are_recorded_by_the_last_epoch_only
                 attempts_are_remembered_up_to_a_number
+                an_endpoint_rests_until_its_next_record_or_until_it_is_enabled
+                what_is_skipped_is_known_until_a_record_says_that_it_was_looked_through
+                what_stands_about_deliveries_is_read_endpoint_by_endpoint
                 dead_deliveries_are_paged_revived_and_given_up
                 replays_wait_for_the_actor_up_to_a_number
                 a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by
@@ -529,6 +538,63 @@ fn manifest_command() -> Command {
         carrier: "ups".into(),
         service_level: "standard".into(),
     })
+}
+
+pub(super) async fn what_was_told_of_an_estimate_stands_with_its_order_and_in_its_feed(store: &SharedStore) {
+    accept(store, vec![order(1, "r1", 1), order(2, "r2", 1)]).await;
+    let fence = take(store, 1).await;
+    let times = |ms| Estimate { position: 3, shipped_p50: Timestamp(ms), shipped_p90: Timestamp(ms + 1) };
+    let new = |n, version, at| NewEstimate {
+        id: id(n),
+        client: CLIENT,
+        version,
+        at: Timestamp(at),
+        estimate: times(at + 50),
+    };
+    // Behind the facts of its turn.
+    let turn = TurnCommit {
+        opened: vec![id(1), id(2)],
+        facts: vec![facts(id(1), 2, vec![fact(2_000, OrderFact::Backordered)])],
+        estimates: vec![new(1, 2, 2_000), new(2, 1, 2_000)],
+        ..TurnCommit::default()
+    };
+    commit(store, fence, turn).await.unwrap();
+    let again = TurnCommit { estimates: vec![new(1, 2, 9_000)], ..TurnCommit::default() };
+    commit(store, fence, again).await.unwrap();
+    let feed = store.feed(CLIENT, 2, 9).await.unwrap();
+    let seen: Vec<_> = feed.iter().map(|e| (e.sequence, e.id, e.points())).collect();
+    let (version, estimate) = (Points::Version, Points::Estimate);
+    assert_eq!(
+        seen,
+        [(3, id(1), version(2)), (4, id(1), estimate(2)), (5, id(2), estimate(1)), (6, id(1), estimate(2))]
+    );
+    let told = |sequence, version, at| ToldEstimate {
+        sequence,
+        version,
+        at: Timestamp(at),
+        estimate: times(at + 50),
+    };
+    assert_eq!(store.estimates(id(1)).await.unwrap(), [told(4, 2, 2_000), told(6, 2, 9_000)]);
+    assert_eq!(store.estimates(id(2)).await.unwrap(), [told(5, 1, 2_000)]);
+    assert_eq!(store.estimates(id(99)).await.unwrap(), []);
+    assert_eq!(store.sequences(id(1)).await.unwrap(), [Some(1), Some(3)], "they are no versions");
+    assert_eq!(live(store, id(1)).await.version(), 2);
+    // The next owner knows what was told last, and how often.
+    let last = |at, times| Promise { p90: Timestamp(at + 51), at: Timestamp(at), times };
+    let promises = store.load(take(store, 2).await).await.unwrap().promises;
+    assert_eq!(promises, [(id(1), last(9_000, 2)), (id(2), last(2_000, 1))]);
+
+    // One is as old as the telling, and not as its order or the fact beside it.
+    let age = Duration::from_millis(1_000);
+    assert_eq!(store.sweep_feeds(Timestamp(3_001), age, 9).await.unwrap(), 5);
+    assert_eq!(store.feed_bounds(CLIENT).await.unwrap(), FeedBounds { first: 6, next: 7 });
+    assert_eq!(store.estimates(id(1)).await.unwrap().len(), 2, "they are kept with their order");
+    let fence = take(store, 3).await;
+    let ended =
+        TurnCommit { closed: vec![id(1)], ended: vec![(id(1), Timestamp(9_500))], ..TurnCommit::default() };
+    commit(store, fence, ended).await.unwrap();
+    assert_eq!(store.sweep(Timestamp(11_000), age, 9).await.unwrap(), 1);
+    assert_eq!(store.estimates(id(1)).await.unwrap(), []);
 }
 
 pub(super) async fn orders_are_paged_by_id(store: &SharedStore) {

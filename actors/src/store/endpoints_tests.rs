@@ -1,5 +1,6 @@
 //! What every store must do with webhook endpoints and their deliveries, as claims of the contract.
 
+use std::time::Duration;
 use uuid::Uuid;
 
 use super::contract::{CLIENT, accept, id, order};
@@ -11,15 +12,16 @@ use crate::domain::ids::ClientNo;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::Announcement;
 use crate::ports::endpoints::{
-    ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, EndpointChange,
-    PendingDelivery, REPLAYS_MAX, Replay, Standing, StoredEndpoint, Which,
+    ATTEMPTS_KEPT, Attempt, AttemptOutcome, Changed, DeadDelivery, DeliveryRecord, DeliveryRows,
+    EndpointChange, Open, PendingDelivery, REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint,
+    Which,
 };
 use crate::ports::store::{CommitError, FeedEntry, SharedStore};
 
 const OTHER: ClientNo = ClientNo(2);
 const NOW: Timestamp = Timestamp(5_000);
 
-fn hook(n: u64) -> EndpointId {
+pub(super) fn hook(n: u64) -> EndpointId {
     EndpointId::new(Timestamp(1_000), n)
 }
 
@@ -34,7 +36,7 @@ fn settings(url: &str) -> EndpointSettings {
     }
 }
 
-fn endpoint(n: u64, client: ClientNo) -> StoredEndpoint {
+pub(super) fn endpoint(n: u64, client: ClientNo) -> StoredEndpoint {
     StoredEndpoint {
         id: hook(n),
         client,
@@ -59,19 +61,21 @@ async fn take(store: &SharedStore, n: u64) -> u64 {
     store.take_endpoint(CLIENT, hook(n)).await.unwrap().wait().await.unwrap()
 }
 
-fn entry(sequence: u64) -> FeedEntry {
+pub(super) fn entry(sequence: u64) -> FeedEntry {
     FeedEntry { sequence, id: id(sequence), version: 1 }
 }
 
-fn pending(sequence: u64, attempts: u16) -> PendingDelivery {
+pub(super) fn pending(sequence: u64, attempts: u16) -> PendingDelivery {
     PendingDelivery { entry: entry(sequence), attempts, next_at: NOW }
 }
 
-fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
+pub(super) fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
     DeliveryRecord {
         epoch,
         cursor,
         fortune: Fortune { success_at: NOW, hopeless: 3 },
+        rest: Rest::default(),
+        skipped: None,
         pending: vec![],
         finished: vec![],
         dead: vec![],
@@ -82,7 +86,7 @@ fn nothing(epoch: u64, cursor: u64) -> DeliveryRecord {
     }
 }
 
-fn attempt(n: u16) -> Attempt {
+pub(super) fn attempt(n: u16) -> Attempt {
     Attempt {
         webhook_id: format!("{}.1", id(1)),
         event_type: "wavegate.order.accepted".to_owned(),
@@ -95,7 +99,7 @@ fn attempt(n: u16) -> Attempt {
     }
 }
 
-fn dead(sequence: u64) -> DeadDelivery {
+pub(super) fn dead(sequence: u64) -> DeadDelivery {
     DeadDelivery {
         endpoint: hook(1),
         client: CLIENT,
@@ -161,10 +165,11 @@ pub(super) async fn an_endpoint_begins_at_the_end_of_its_feed(store: &SharedStor
     assert_eq!(found.fortune, Fortune::new(Timestamp(7)));
     let end = store.feed(CLIENT, 0, 9).await.unwrap().last().unwrap().sequence;
     assert_eq!(found.cursor, end, "what was skipped is not taken up by itself");
+    assert_eq!(found.skipped, Some(Skipped { after: 2, to: end }));
     // Whoever disabled it has nothing more to say.
     let late = store.record(CLIENT, hook(1), nothing(epoch, 2)).await;
     assert!(matches!(late, Err(CommitError::Conflict)), "{late:?}");
-    let all = store.sweep_feeds(Timestamp(1_000_000), std::time::Duration::from_secs(1), 99).await.unwrap();
+    let all = store.sweep_feeds(Timestamp(1_000_000), Duration::from_secs(1), 99).await.unwrap();
     assert_eq!((all, store.announcement(CLIENT, 3).await.unwrap()), (4, None), "it goes with its entry");
 }
 
@@ -188,6 +193,45 @@ pub(super) async fn deliveries_are_recorded_by_the_last_epoch_only(store: &Share
     assert_eq!(found.pending, [pending(5, 3)]);
     assert_eq!((found.cursor, found.next_attempt, found.fortune.hopeless), (7, 3, 3));
     assert_eq!(store.attempts(hook(1)).await.unwrap(), [(2, attempt(2)), (1, attempt(1))]);
+}
+
+pub(super) async fn an_endpoint_rests_until_its_next_record_or_until_it_is_enabled(store: &SharedStore) {
+    create(store, endpoint(1, CLIENT)).await;
+    let epoch = take(store, 1).await;
+    let open = Open { until: Timestamp(8_000), pause: Duration::from_secs(20) };
+    let rest = Rest { asked: Some(Timestamp(9_000)), open: Some(open) };
+    let found = async || store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().rest;
+    assert_eq!(found().await, Rest::default());
+    store.record(CLIENT, hook(1), DeliveryRecord { rest, ..nothing(epoch, 0) }).await.unwrap();
+    assert_eq!(found().await, rest);
+    let epoch = take(store, 1).await;
+    assert_eq!(found().await, rest, "whoever takes it over finds it");
+    store.record(CLIENT, hook(1), nothing(epoch, 0)).await.unwrap();
+    assert_eq!(found().await, Rest::default());
+    let gone = DeliveryRecord { rest, disabled: Some((DisabledReason::Gone, NOW)), ..nothing(epoch, 0) };
+    store.record(CLIENT, hook(1), gone).await.unwrap();
+    change(store, 1, EndpointChange::Enable { now: NOW }).await;
+    assert_eq!(found().await, Rest::default());
+}
+
+pub(super) async fn what_is_skipped_is_known_until_a_record_says_that_it_was_looked_through(
+    store: &SharedStore,
+) {
+    create(store, endpoint(1, CLIENT)).await;
+    let disable = async |cursor, skipped| {
+        let disabled = Some((DisabledReason::Gone, NOW));
+        let gone = DeliveryRecord { disabled, skipped, ..nothing(take(store, 1).await, cursor) };
+        store.record(CLIENT, hook(1), gone).await.unwrap();
+        change(store, 1, EndpointChange::Enable { now: NOW }).await;
+        store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().skipped
+    };
+    // Each time the feed grows by the word that the endpoint is disabled.
+    assert_eq!(disable(0, None).await, Some(Skipped { after: 0, to: 1 }));
+    let half = Some(Skipped { after: 0, to: 1 });
+    assert_eq!(disable(1, half).await, Some(Skipped { after: 0, to: 2 }), "it was not looked through");
+    assert_eq!(disable(2, None).await, Some(Skipped { after: 2, to: 3 }));
+    store.record(CLIENT, hook(1), nothing(take(store, 1).await, 3)).await.unwrap();
+    assert_eq!(store.deliveries(CLIENT, hook(1)).await.unwrap().unwrap().skipped, None);
 }
 
 pub(super) async fn attempts_are_remembered_up_to_a_number(store: &SharedStore) {
@@ -267,4 +311,34 @@ pub(super) async fn a_deleted_endpoint_is_gone_at_once_and_its_rows_by_and_by(st
     assert_eq!(store.endpoints().await.unwrap(), [endpoint(2, CLIENT)]);
     assert_eq!(store.dead_deliveries(None, 9).await.unwrap(), []);
     assert_eq!(store.attempts(hook(1)).await.unwrap(), []);
+}
+
+pub(super) async fn what_stands_about_deliveries_is_read_endpoint_by_endpoint(store: &SharedStore) {
+    create(store, endpoint(1, CLIENT)).await;
+    create(store, endpoint(2, OTHER)).await;
+    let epoch = take(store, 1).await;
+    let replay = Replay { id: Uuid::from_u128(1), which: Which::One(1), cursor: 0 };
+    change(store, 1, EndpointChange::Replay(replay)).await;
+    let rows = DeliveryRecord {
+        pending: vec![pending(1, 1), pending(2, 1)],
+        dead: vec![dead(3)],
+        attempts: vec![(1, attempt(1))],
+        ..nothing(epoch, 4)
+    };
+    store.record(CLIENT, hook(1), rows).await.unwrap();
+    let first = DeliveryRows {
+        endpoint: hook(1),
+        progress: Some((4, 2)),
+        pending: vec![entry(1), entry(2)],
+        attempts: vec![1],
+        replays: 1,
+        dead: vec![entry(3)],
+        damaged: vec![],
+    };
+    let second = DeliveryRows { endpoint: hook(2), progress: Some((0, 1)), ..DeliveryRows::default() };
+    assert_eq!((first.count(), second.count()), (6, 1));
+    assert_eq!(store.delivery_rows(None).await.unwrap(), Some(first));
+    assert_eq!(store.delivery_rows(Some(hook(1))).await.unwrap(), Some(second));
+    assert_eq!(store.delivery_rows(Some(hook(2))).await.unwrap(), None);
+    assert_eq!(store.damaged_endpoints().await.unwrap(), []);
 }

@@ -11,10 +11,11 @@
 //! | | id ‖ 1 → personal data | accept; sweep deletes |
 //! | | id ‖ 2 ‖ version u32 ‖ chunk → fact, with its number in the feed unless it is the house's | accept (version 1), turn; sweep deletes |
 //! | | id ‖ 3 ‖ hash → – (the claims of `Idempotency-Key`s that lead here) | accept; sweep deletes |
+//! | | id ‖ 4 → what the order's client was told of its estimate, each with its number in the feed | turn (`estimates`); sweep deletes |
 //! | `claims_log` | n u64 → hash of a claim, id | accept; the merge deletes |
 //! | `claims` | hash of a claim → id | the merge of `claims_log`; sweep deletes with the tombstone |
 //! | `by_client` | c ‖ id → – (orders only) | accept; sweep deletes |
-//! | `feed` | c ‖ sequence u64 → id, version (0: an id of its own, see `notices`) | accept, turn: with each fact; the sweep of feeds deletes |
+//! | `feed` | c ‖ sequence u64 → id, version (with its highest bit: an estimate; 0: an id of its own, see `notices`) | accept, turn: with each fact and estimate; the sweep of feeds deletes |
 //! | | c ‖ sequence u64 → an id of its own, SKU, position | turn (`told`); the sweep of feeds deletes |
 //! | `open` | p ‖ id → – | turn that pulls it; turn that ends it deletes |
 //! | `lanes` | p ‖ lane ‖ n u64 ‖ chunk → id, a WMS's report, or an operator's instruction | accept, reports, instruct; turn deletes |
@@ -28,7 +29,7 @@
 //! | `settled` | p ‖ n u64 → how the dead letter was dealt with | turn |
 //! | `partition` | p → epoch, nonce, wake_at, paused, trouble | take, turn, pause |
 //! | `endpoints` | c ‖ endpoint id ‖ chunk → webhook endpoint | create, change, record (`disabled`); purge deletes |
-//! | `deliveries` | endpoint id ‖ 0 → epoch, cursor, fortune, next attempt | create, take, enable, record; purge deletes |
+//! | `deliveries` | endpoint id ‖ 0 → epoch, cursor, fortune, next attempt, rest, what was skipped | create, take, enable, record; purge deletes |
 //! | | endpoint id ‖ 1 ‖ sequence u64 → delivery that is not finished | record |
 //! | | endpoint id ‖ 2 ‖ n u64 → attempt | record, which also drops the oldest |
 //! | | endpoint id ‖ 3 ‖ replay id ‖ chunk → replay | change; record deletes |
@@ -216,6 +217,12 @@ pub fn fact(id: TransactionId, version: u32) -> Key {
 #[must_use]
 pub fn keys_of(id: TransactionId) -> Key {
     key(&[id.0.as_bytes(), &[3]])
+}
+
+/// What an order's client was told of its estimate.
+#[must_use]
+pub fn estimates(id: TransactionId) -> Key {
+    key(&[id.0.as_bytes(), &[4]])
 }
 
 /// One chunk of a chunked value.

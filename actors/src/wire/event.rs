@@ -14,6 +14,7 @@ use super::time::WireTime;
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::fact::{Accepted, Fact, OrderFact};
 use crate::domain::ids::TransactionId;
+use crate::domain::promise::ToldEstimate;
 use crate::domain::state::State;
 
 /// What an event is about: the CloudEvent's `type`.
@@ -21,6 +22,8 @@ use crate::domain::state::State;
 pub enum EventType {
     /// `wavegate.order.exception`: the fact is an exception.
     Exception,
+    /// `wavegate.order.estimate_changed`: about no fact of the order, but when it will probably ship.
+    EstimateChanged,
     /// `wavegate.<kind>.<state>`: any other fact, with the state after it.
     State(Kind, State),
     /// `wavegate.endpoint.disabled`: about a webhook endpoint, and no transaction.
@@ -64,6 +67,7 @@ impl fmt::Display for EventType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             EventType::Exception => f.write_str("wavegate.order.exception"),
+            EventType::EstimateChanged => f.write_str("wavegate.order.estimate_changed"),
             EventType::EndpointDisabled => f.write_str("wavegate.endpoint.disabled"),
             EventType::InventoryChanged => f.write_str("wavegate.inventory.changed"),
             EventType::State(kind, state) => write!(f, "wavegate.{}.{}", kind.as_str(), state.as_str()),
@@ -132,6 +136,23 @@ impl<'a> CloudEvent<'a> {
             data,
         })
     }
+
+    /// The event that tells of an estimate, beside the version that the order was at then.
+    #[must_use]
+    pub fn of_estimate(source: &Source<'a>, told: &ToldEstimate, include: Include) -> Option<Self> {
+        let mut event = CloudEvent::of(source, told.version, Some(told.sequence), include)?;
+        event.id = estimate_id(source.id, told.version, told.sequence);
+        event.r#type = EventType::EstimateChanged;
+        event.time = WireTime(told.at);
+        event.data.estimate = Some(told.estimate.into());
+        Some(event)
+    }
+}
+
+/// `<transaction>.<version>.e<n>`; n is the event's number in its feed.
+#[must_use]
+pub fn estimate_id(id: TransactionId, version: u32, sequence: u64) -> String {
+    format!("{}.e{sequence}", event_id(id, version))
 }
 
 /// `<transaction>.<version>`: the same on every resend of an event.
@@ -249,6 +270,7 @@ pub struct MalformedFilter;
 mod tests {
     use super::*;
     use crate::domain::command::{Allocation, Command, OrderCommand, OrderLine, Priority};
+    use crate::domain::estimate::Estimate;
     use crate::domain::fact::{ExceptionCode, Recorded};
     use crate::domain::ids::{PartitionId, TraceContext};
     use crate::domain::time::Timestamp;
@@ -319,6 +341,45 @@ mod tests {
     }
 
     #[test]
+    fn an_estimate_is_told_beside_a_version_and_is_no_part_of_it() {
+        let (facts, command) = (facts(), order("WEB-1"));
+        let id = TransactionId::new(Timestamp(1_000), PartitionId(1), 7);
+        let source = Source {
+            id,
+            client: Some("acme"),
+            warehouse: "ATL1",
+            command: &command,
+            facts: &facts,
+            cartons: &[],
+        };
+        let estimate =
+            Estimate { position: 12, shipped_p50: Timestamp(60_000), shipped_p90: Timestamp(90_500) };
+        let told = ToldEstimate { sequence: 77, version: 1, at: Timestamp(9_000), estimate };
+        let event = CloudEvent::of_estimate(&source, &told, Include::default()).unwrap();
+        let found = serde_json::to_value(&event).unwrap();
+        for (field, value) in [
+            ("id", json!(format!("{id}.1.e77"))),
+            ("type", json!("wavegate.order.estimate_changed")),
+            ("source", json!("/warehouses/ATL1")),
+            ("subject", json!(id)),
+            ("time", json!("1970-01-01T00:00:09.000Z")),
+            ("feedsequence", json!("00000000000000000077")),
+            ("correlationid", json!("corr-1")),
+        ] {
+            assert_eq!(found[field], value, "{field}");
+        }
+        let mut data = found["data"].clone();
+        let said = data["estimate"].take();
+        let times = json!({"position": 12, "shipped_p50": "1970-01-01T00:01:00.000Z",
+            "shipped_p90": "1970-01-01T00:01:30.500Z"});
+        assert_eq!(said, times);
+        // The rest is the document of the version, which carries none.
+        assert_eq!(data, written(&command, 1, Include::default()).unwrap()["data"]);
+        let beyond = ToldEstimate { version: 4, ..told };
+        assert!(CloudEvent::of_estimate(&source, &beyond, Include::default()).is_none());
+    }
+
+    #[test]
     fn who_asks_for_metadata_gets_it() {
         let include = Include { metadata: true, ship_to: None };
         let found = written(&order("WEB-1"), 1, include).unwrap();
@@ -355,6 +416,7 @@ mod tests {
             ("wavegate.order.shipped.*", false),
             ("wavegate.move.*", false),
             ("wavegate.order.exception", false),
+            ("wavegate.order.estimate_changed", false),
         ] {
             let filter: TypeFilter = list.parse().unwrap();
             assert_eq!(filter.passes(shipped), passes, "{list}");
@@ -366,5 +428,7 @@ mod tests {
         }
         let all: TypeFilter = TypeFilter::default();
         assert!(all.passes(shipped) && all.passes(EventType::Exception));
+        let estimates: TypeFilter = "wavegate.order.estimate_changed".parse().unwrap();
+        assert!(estimates.passes(EventType::EstimateChanged) && !estimates.passes(shipped));
     }
 }

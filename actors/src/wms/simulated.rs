@@ -401,7 +401,6 @@ impl Wms for Simulated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::sscc::Sscc;
     use tokio::time::{Instant, timeout};
 
     const ORIGIN: Timestamp = Timestamp(1_000_000);
@@ -458,7 +457,7 @@ mod tests {
             carrier: "ups".to_owned(),
             service_level: "ground".to_owned(),
             closed_at: ORIGIN,
-            cartons: Vec::<(Sscc, Option<String>, ReleaseId)>::new(),
+            cartons: Vec::new(),
         }
     }
 

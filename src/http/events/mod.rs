@@ -220,7 +220,7 @@ async fn transaction_page(
     let start = resume::in_transaction(state, stored, params.text("after")).await?;
     let places = state.engine.places_of(stored).await.map_err(|e| unreadable(&e))?;
     let (mut events, mut bytes, mut last) = (Vec::new(), 0, start.after);
-    for place in places.into_iter().filter(|p| p.version <= stored.version() && p.at > start.after) {
+    for place in places.into_iter().filter(|p| p.points.version() <= stored.version() && p.at > start.after) {
         if events.len() == limit || bytes >= PAGE_BYTES {
             break;
         }

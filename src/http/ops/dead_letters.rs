@@ -112,6 +112,7 @@ fn item(warehouse: &str, id: LetterId, letter: DeadLetter) -> Item<'_> {
         DeadKind::Order => "order",
         DeadKind::Confirmation => "confirmation",
         DeadKind::Wave => "wave",
+        DeadKind::Stock => "stock",
     };
     let DeadLetter { kind: _, id: transaction_id, reason, detail, at, entry: _ } = letter;
     Item {
@@ -184,7 +185,7 @@ fn delivery(state: &State, id: String, dead: DeadDelivery) -> Item<'static> {
         kind: "delivery",
         warehouse: None,
         endpoint: Some(dead.endpoint),
-        transaction_id: (dead.entry.version > 0).then_some(dead.entry.id),
+        transaction_id: (dead.entry.points().version() > 0).then_some(dead.entry.id),
         reason: dead.reason,
         detail: format!("event {} of the feed of {client}", dead.entry.sequence),
         at: WireTime(dead.at),

@@ -4,9 +4,10 @@
 use super::Turn;
 use crate::actors::book::{OpenManifest, OpenOrder};
 use crate::domain::command::Command;
-use crate::domain::fact::{CancellationFact, Fact, FailedCause, MoveFact};
+use crate::domain::fact::{CancellationFact, Fact, FailedCause, MoveFact, OrderFact};
 use crate::domain::ids::{ClientNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::NotPossible;
+use crate::domain::stock::{Position, StockKey};
 use crate::ports::store::{
     DeadKind, DeadLetter, Instruction, Lane, LaneEntry, LaneItem, Settled, StoredTransaction, StoredWave,
 };
@@ -118,12 +119,20 @@ impl Turn<'_> {
         self.bury(DeadKind::Wave, None, format!("wave {id}: {reason}"), releases.join(" "), None);
     }
 
+    /// A position that cannot be read is written anew from what is known of it.
+    pub(crate) fn replace_position(&mut self, key: StockKey, position: Position, reason: String) {
+        let owner = self.site.node.client_names.get(&key.0).map_or("", String::as_str);
+        let detail = format!("{} of client {owner}: nothing is offered before a count", key.1);
+        self.writes.positions.push((key, position));
+        self.bury(DeadKind::Stock, None, reason, detail, None);
+    }
+
     /// Does what an operator wants done with a dead letter. One that is dealt with means nothing.
     pub(super) fn instructed(&mut self, asked: Instruction, letter: Option<&DeadLetter>) {
         let Some(letter) = letter else { return };
         let done = match (letter.kind, letter.id, letter.entry) {
             (DeadKind::Order, Some(id), None) => self.order_instructed(asked, id),
-            (kind @ (DeadKind::Order | DeadKind::Confirmation | DeadKind::Wave), id, entry) => match asked {
+            (kind, id, entry) => match asked {
                 // The commit puts it back into its lane.
                 Instruction::Redrive(_) => entry.is_some(),
                 // An order that nobody can decide about would be lost.
@@ -153,7 +162,7 @@ impl Turn<'_> {
         if !self.reopen(id) {
             return false;
         }
-        let Some(open) = self.book.order(id) else { return true };
+        let Some(open) = self.book.order(id).filter(|o| !o.order.is_done()) else { return true };
         let aside = open.order.is_aside();
         let decided = match asked {
             Instruction::Redrive(_) => open.order.redrive(),
@@ -198,7 +207,26 @@ impl Turn<'_> {
             return true;
         }
         self.writes.opened.push(id);
+        // What it owes is owed from here on, whether or not a new fact says so.
+        self.owing.insert(id);
+        let mut left = Vec::new();
+        for manifest in open.order.manifests() {
+            match self.book.manifests.get_mut(&manifest) {
+                Some(on_it) => {
+                    on_it.orders.insert(id);
+                }
+                None if self.away.contains_key(&manifest) => {}
+                None if self.past_manifests.contains(&manifest) => left.push(manifest),
+                None => {}
+            }
+        }
         self.book.insert(open);
+        // Nobody could book its cartons when these left.
+        left.sort_unstable();
+        left.dedup();
+        for manifest in left {
+            self.record(id, vec![OrderFact::Shipped { manifest }]);
+        }
         true
     }
 
@@ -267,7 +295,7 @@ impl Turn<'_> {
         let mut dead = std::mem::take(&mut self.writes.dead);
         dead.retain(|letter| match (letter.kind, letter.id, letter.entry) {
             (DeadKind::Order, Some(id), None) => self.order(id).is_none_or(|o| o.order.is_failed()),
-            (DeadKind::Order | DeadKind::Confirmation | DeadKind::Wave, _, _) => true,
+            (DeadKind::Order | DeadKind::Confirmation | DeadKind::Wave | DeadKind::Stock, _, _) => true,
         });
         self.writes.dead = dead;
         let mut relieved = std::mem::take(&mut self.writes.relieved);

@@ -211,7 +211,7 @@ impl Turn<'_> {
         };
         let missing = facts.iter().any(|f| matches!(f, OrderFact::Missing { .. }));
         // What the WMS has decided it also says to whoever asks again.
-        self.asked_again.insert(release.order);
+        self.owing.insert(release.order);
         self.record(release.order, facts);
         if missing {
             self.wanting.insert(release.order);
@@ -331,6 +331,14 @@ pub(crate) fn subject(entry: &LaneEntry) -> Option<TransactionId> {
         LaneItem::Report(report) => Some(report.about()),
         LaneItem::Instruction(_, letter) => letter.as_ref().and_then(|letter| letter.id),
         LaneItem::Undecodable(..) => None,
+    }
+}
+
+/// What an operator wants back in memory.
+pub(crate) fn returning(entry: &LaneEntry) -> Option<TransactionId> {
+    match &entry.item {
+        LaneItem::Instruction(..) => subject(entry),
+        LaneItem::Transaction(_) | LaneItem::Report(_) | LaneItem::Undecodable(..) => None,
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Turn;
-use crate::actors::book::{Book, OpenManifest};
+use crate::actors::book::OpenManifest;
 use crate::actors::manifester::Closing;
 use crate::domain::command::{Command, ManifestCommand};
 use crate::domain::confirmation::{Confirmation, Unbookable};
 use crate::domain::fact::{Accepted, Fact, ManifestFact, OrderFact};
-use crate::domain::ids::{ClientNo, ReleaseId, TransactionId};
+use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::manifest::Manifest;
 use crate::ports::store::ManifestCarton;
 use crate::ports::wms::ManifestOut;
@@ -97,20 +97,13 @@ impl Turn<'_> {
     }
 }
 
-/// A manifest as it is sent to the WMS, from the folds of its orders.
-pub(crate) fn manifest_out(book: &Book, id: TransactionId, open: &OpenManifest) -> ManifestOut {
-    let orders = open.orders.iter().filter_map(|order| book.order(*order));
-    let cartons = orders
-        .flat_map(|o| o.order.releases().iter().map(move |r| (o.order.id, r)))
-        .flat_map(|(order, r)| r.cartons.iter().map(move |c| (ReleaseId { order, n: r.n }, c)))
-        .filter(|(_, c)| c.manifest == Some(id))
-        .map(|(release, c)| (c.carton.sscc, c.carton.carton_id.clone(), release))
-        .collect();
+/// A manifest as it is sent to the WMS, but for its cartons.
+pub(crate) fn manifest_out(id: TransactionId, open: &OpenManifest) -> ManifestOut {
     ManifestOut {
         id,
         carrier: open.carrier.clone(),
         service_level: open.service_level.clone(),
         closed_at: open.closed_at,
-        cartons,
+        cartons: Vec::new(),
     }
 }

@@ -11,7 +11,7 @@ mod placing;
 mod waves;
 
 pub(crate) use aside::Conviction;
-pub(crate) use control::{cartons_in, cartons_of_answer, subject};
+pub(crate) use control::{cartons_in, cartons_of_answer, returning, subject};
 pub(crate) use manifests::manifest_out;
 pub(crate) use waves::wave_out;
 
@@ -78,8 +78,9 @@ pub(crate) struct Turn<'a> {
     serials: Vec<Sscc>,
     /// Releases to ask the WMS for.
     silent: Vec<ReleaseId>,
-    /// Orders with reports, whose open questions to the WMS are asked again.
-    asked_again: BTreeSet<TransactionId>,
+    /// Orders that may owe the world something without a new fact: with reports, whose open questions
+    /// to the WMS are asked again, and those that are back in memory.
+    owing: BTreeSet<TransactionId>,
     facts: IndexMap<TransactionId, NewFacts>,
     writes: TurnCommit,
     /// Orders with new facts.
@@ -136,7 +137,7 @@ impl<'a> Turn<'a> {
             wanting: IndexSet::new(),
             serials,
             silent: Vec::new(),
-            asked_again: BTreeSet::new(),
+            owing: BTreeSet::new(),
             facts: IndexMap::new(),
             writes: TurnCommit::default(),
             changed: BTreeSet::new(),
@@ -244,7 +245,8 @@ impl<'a> Turn<'a> {
         let uncovered = positions.filter_map(|((_, sku), at)| nothing_reserved_twice(sku.as_str(), at));
         self.violations.extend(uncovered);
         self.tell_stock();
-        let mut touched = std::mem::take(&mut self.asked_again);
+        self.tell_estimates();
+        let mut touched = std::mem::take(&mut self.owing);
         touched.extend(self.facts.keys());
         self.writes.facts = std::mem::take(&mut self.facts).into_values().collect();
         let Turn { writes, silent, resend, dropped, reload, ends, violations, .. } = self;
@@ -271,6 +273,7 @@ impl<'a> Turn<'a> {
             self.writes.closed.push(id);
         }
         self.book.remove(id);
+        self.book.promises.forget(id);
         self.ends.push(end);
         self.writes.ended.push((id, self.now));
     }

@@ -168,4 +168,11 @@ impl Turn<'_> {
             self.writes.told = due.into_iter().map(|key| (key, self.now)).collect();
         }
     }
+
+    /// Has feeds told of orders that will ship at another time than their clients know of.
+    pub(super) fn tell_estimates(&mut self) {
+        if self.scope == Scope::Full {
+            self.writes.estimates = self.book.promised_anew(&self.site.desk.snapshot(), self.now);
+        }
+    }
 }

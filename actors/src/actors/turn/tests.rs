@@ -10,7 +10,7 @@ use crate::actors::bell::Bell;
 use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
 use crate::actors::events::EventCache;
-use crate::actors::options::{Rules, WarehouseOptions, Warehouses};
+use crate::actors::options::{Rules, Snapshot, WarehouseOptions, Warehouses};
 use crate::actors::site::{Node, Site};
 use crate::actors::tallies::Tallies;
 use crate::actors::vitals::Vitals;
@@ -18,10 +18,13 @@ use crate::actors::waiters::Waiters;
 use crate::actors::webhooks::Hooks;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
+use crate::domain::estimate::PaceReport;
 use crate::domain::fact::{
-    Accepted, ExceptionCode, Fact, FailedCause, ManifestFact, OrderFact, Recorded, Units,
+    Accepted, CancelCause, Carton, ExceptionCode, Fact, FailedCause, LineUnits, ManifestFact, OrderFact,
+    Recorded, Units,
 };
 use crate::domain::ids::{ClientNo, LineNo, PartitionId, ReleaseId, TraceContext, TransactionId};
+use crate::domain::sscc::Sscc;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::clock::SystemClock;
@@ -74,9 +77,11 @@ pub(crate) fn site() -> Site {
         manifest_close_every: Duration::from_secs(1),
         manifest_cartons_max: 200,
         sscc_prefix: "0614141".parse().unwrap(),
+        outcomes_min: 30,
         retention: Duration::from_secs(60),
         events_retention: Duration::from_secs(60),
         waiters_max: 1,
+        stream_backlog_max: 1 << 20,
         webhook_schedule: crate::domain::endpoint::Schedule::new(vec![]),
     };
     let node = Node {
@@ -310,21 +315,87 @@ fn a_redriven_order_is_sent_to_the_wms_again_and_a_given_up_one_is_called_back()
     assert_eq!(book.orders().map(|o| o.order.id).collect::<Vec<_>>(), [id(3)]);
 }
 
+/// An order of one line with all its units in a carton, on `manifest` if that is given.
+fn packed(n: u64, manifest: Option<TransactionId>) -> StoredTransaction {
+    let sscc = Sscc::build("0614141".parse().unwrap(), n);
+    let carton = Carton {
+        sscc,
+        carton_id: None,
+        tracking_number: None,
+        weight_g: None,
+        lines: LineUnits::from_slice(&[(1, 2)]),
+    };
+    let packed =
+        OrderFact::Packed { n: 1, picked: Units::Whole, cartons: vec![carton], carrier: "ups".into() };
+    let released = [
+        OrderFact::Allocated { units: Units::Whole },
+        OrderFact::Released { n: 1, wave: id(91), units: Units::Whole },
+        packed,
+    ];
+    let manifested =
+        manifest.map(|manifest| OrderFact::Manifested { manifest, cartons: std::iter::once(sscc).collect() });
+    stored(n, released.into_iter().chain(manifested).collect())
+}
+
 #[test]
-fn a_manifest_and_a_wave_that_kill_are_put_away_and_the_manifest_can_be_loaded_again() {
+fn an_order_that_was_put_away_unread_owes_on_its_return_what_it_owed_before() {
     let (site, mut book) = (site(), book());
+    let order = packed(1, None);
+    let away = turn(&site, &mut book, |t| t.put_away(id(1), "it kills".into()));
+    let back = turn(&site, &mut book, |t| {
+        t.visit(&order);
+        t.control(vec![asked(Instruction::Redrive(1), &away.writes.dead[0])]);
+    });
+    assert_eq!(facts_of(&back), [], "nothing happened to it");
+    assert!(back.touched.contains(&id(1)), "its carton is to be loaded");
+}
+
+#[test]
+fn what_left_while_its_order_was_put_away_is_booked_on_its_return() {
+    let shipped = vec![Fact::Order(OrderFact::Shipped { manifest: id(5) })];
+    for (departed, expected) in [(true, shipped), (false, Vec::new())] {
+        let (site, mut book) = (site(), book());
+        let order = packed(1, Some(id(5)));
+        let mut manifest = closed_manifest(5);
+        let image = PartitionImage { open: vec![manifest.clone()], ..PartitionImage::default() };
+        if departed {
+            manifest.facts.push(recorded(Fact::Manifest(ManifestFact::Departed)));
+        } else {
+            book.manifests = Book::restore(&image, Waits::default()).0.manifests;
+        }
+        let away = turn(&site, &mut book, |t| t.put_away(id(1), "it kills".into()));
+        let back = turn(&site, &mut book, |t| {
+            t.visit(&order);
+            t.visit(&manifest);
+            t.control(vec![asked(Instruction::Redrive(1), &away.writes.dead[0])]);
+        });
+        assert_eq!(facts_of(&back), expected);
+        assert_eq!(back.writes.settled, [(1, Settled::Redriven)]);
+        assert_eq!(book.order(id(1)).is_none(), departed, "what has left is done");
+        let waits = book.manifests.get(&id(5)).map(|m| m.orders.clone()).unwrap_or_default();
+        assert_eq!(waits.contains(&id(1)), !departed, "the departure is to find it");
+    }
+}
+
+fn closed_manifest(n: u64) -> StoredTransaction {
     let command = ManifestCommand {
-        reference: "m1".parse().unwrap(),
+        reference: format!("m{n}").parse().unwrap(),
         carrier: "ups".into(),
         service_level: "ground".into(),
     };
-    let manifest = StoredTransaction {
-        id: id(5),
+    StoredTransaction {
+        id: id(n),
         client: ClientNo::HOUSE,
         digest: [0; 32],
         command: Command::Manifest(command),
         facts: vec![accepted(), recorded(Fact::Manifest(ManifestFact::Closed { cartons: 1 }))],
-    };
+    }
+}
+
+#[test]
+fn a_manifest_and_a_wave_that_kill_are_put_away_and_the_manifest_can_be_loaded_again() {
+    let (site, mut book) = (site(), book());
+    let manifest = closed_manifest(5);
     let image = PartitionImage { open: vec![manifest.clone()], ..PartitionImage::default() };
     book.manifests = Book::restore(&image, Waits::default()).0.manifests;
     let away = turn(&site, &mut book, |t| t.convict(Conviction::Open(id(5)), DEATHS_MAX));
@@ -357,4 +428,30 @@ fn what_cannot_be_folded_keeps_nobody_else_from_the_book() {
     let named: Vec<_> = aside.transactions.iter().map(|(id, _)| *id).collect();
     assert_eq!(named, [id(4), id(1), id(2)]);
     assert!(aside.transactions[1].1.contains("a fact names a release of its order"), "{aside:?}");
+}
+
+#[test]
+fn an_estimate_is_told_beside_the_version_that_its_own_turn_makes_and_of_nothing_that_it_ends() {
+    let (site, mut book) = (site(), book());
+    let pace = PaceReport { orders_per_s: Some(1.0), calibrated: true, ..PaceReport::default() };
+    site.desk.publish(Snapshot { unreleased: 60, pace, ..Snapshot::default() }, NOW, NOW);
+    for n in 1..=3 {
+        open(&mut book, &stored(n, vec![OrderFact::Allocated { units: Units::Whole }]));
+    }
+    let changed =
+        OrderFact::Exception { code: ExceptionCode::CutOffMissed, lines: [1].into_iter().collect() };
+    let all = [(1, 2)].into_iter().collect();
+    let ended = OrderFact::Cancelled { cause: CancelCause::Missing, release: None, units: all };
+    let decided = turn(&site, &mut book, |turn| {
+        turn.record(id(2), vec![changed]);
+        turn.record(id(3), vec![ended]);
+    });
+    let told: Vec<_> = decided.writes.estimates.iter().map(|new| (new.id, new.client, new.version)).collect();
+    assert_eq!(told, [(id(1), ClientNo(1), 2), (id(2), ClientNo(1), 3)]);
+    assert!(decided.writes.estimates.iter().all(|new| new.estimate.shipped_p90 == Timestamp(NOW.0 + 60_000)));
+    // Turns that work one thing alone tell nothing.
+    open(&mut book, &stored(4, vec![OrderFact::Allocated { units: Units::Whole }]));
+    book.promises = Default::default();
+    let alone = Turn::new(&site, NOW, Scope::Entries, &mut book, Vec::new()).finish();
+    assert_eq!(alone.writes.estimates, []);
 }

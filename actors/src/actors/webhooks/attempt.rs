@@ -12,7 +12,7 @@ use crate::domain::endpoint::{ContentType, EndpointId, Include};
 use crate::domain::ids::{TraceContext, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{Attempt, AttemptOutcome, StoredEndpoint};
-use crate::ports::store::{FeedEntry, ReadError};
+use crate::ports::store::{FeedEntry, Points, ReadError};
 use crate::ports::webhook::{Answer, Parcel, PostError};
 use crate::wire::event;
 use crate::wire::signature;
@@ -58,7 +58,7 @@ pub(super) async fn message(
     entry: FeedEntry,
 ) -> Result<Option<Message>, ReadError> {
     let Include { metadata, ship_to } = endpoint.settings.include;
-    if (!metadata && !ship_to) || entry.version == 0 {
+    if (!metadata && !ship_to) || entry.points() == Points::Announcement {
         let event = events::event(node, endpoint.client, entry).await?;
         return Ok(event.map(|event| Message::from(&*event)));
     }

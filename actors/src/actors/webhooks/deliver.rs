@@ -1,5 +1,5 @@
-//! The steps that an endpoint takes whenever something has happened: record, read, replay, attempt,
-//! wait. Each does nothing when there is nothing to do, so that they are taken in the same order
+//! The steps that an endpoint takes whenever something has happened: record, look back, read, replay,
+//! attempt, wait. Each does nothing when there is nothing to do, so that they are taken in the same order
 //! after everything.
 
 use actix::prelude::*;
@@ -8,7 +8,7 @@ use super::attempt::{self, Attempted};
 use super::endpoint::{Endpoint, RETRY};
 use super::held::{Held, judged};
 use super::queue::Outcome;
-use super::reading::{read_page, read_replay};
+use super::reading::{read_page, read_replay, read_skipped};
 use crate::domain::endpoint::{DisabledReason, Schedule};
 use crate::ports::endpoints::DeliveryRecord;
 use crate::ports::faults::FaultPoint;
@@ -26,6 +26,7 @@ impl Endpoint {
     pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
         self.record(ctx);
         if !self.end_if_done(ctx) && self.may_begin() {
+            self.look_back(ctx);
             self.read(ctx);
             self.replay(ctx);
             self.attempt(ctx);
@@ -70,6 +71,7 @@ impl Endpoint {
         self.node.hooks.kept_aside(record.dead.len());
         let Some(held) = &mut self.held else { return };
         (held.recording, held.troubled) = (false, false);
+        record.dead.iter().for_each(|dead| held.queue.ended(dead.entry.sequence));
         if record.disabled.is_some() {
             self.node.bell.ring(held.endpoint.client);
             self.node.hooks.look();
@@ -94,6 +96,35 @@ impl Endpoint {
             match page {
                 Ok(page) => held.take_up(page, now),
                 Err(why) => endpoint.look_again(&why, ctx),
+            }
+            endpoint.go_on(ctx);
+        }));
+    }
+
+    /// Looks through what was skipped while it was disabled. With `latest` it replaces what waited before:
+    /// an old version would come behind newer ones that nobody sends.
+    fn look_back(&mut self, ctx: &mut Context<Self>) {
+        let Some(held) = &mut self.held else { return };
+        let Some(skipped) = held.left_to_look_through() else { return };
+        held.looking_back = true;
+        let (node, client, filter) = (self.node.clone(), held.endpoint.client, held.filter.clone());
+        let of = held.queue.subjects();
+        let read = async move { read_skipped(&node, client, skipped, &of, &filter).await };
+        ctx.spawn(read.into_actor(self).map(move |read, endpoint, ctx| {
+            let _handling = endpoint.hook.vitals.handle();
+            let now = endpoint.node.now();
+            let Some(held) = &mut endpoint.held else { return };
+            match read {
+                Ok((newer, left)) => held.looked_through(newer, left, now),
+                Err(why) => {
+                    // The next try begins with the pause that any read gets.
+                    ctx.run_later(RETRY, |endpoint, _| {
+                        if let Some(held) = &mut endpoint.held {
+                            held.looking_back = false;
+                        }
+                    });
+                    endpoint.look_again(&why, ctx);
+                }
             }
             endpoint.go_on(ctx);
         }));
@@ -129,7 +160,8 @@ impl Endpoint {
 
     fn replay(&mut self, ctx: &mut Context<Self>) {
         let Some(held) = &mut self.held else { return };
-        if held.replaying || !held.queue.has_room() {
+        // What is asked for again must not be replaced by what was skipped.
+        if held.replaying || held.skipped.is_some() || !held.queue.has_room() {
             return;
         }
         let Some(replay) = held.replays.front().cloned() else { return };

@@ -10,7 +10,8 @@ use super::reading::Page;
 use crate::domain::endpoint::{DeliveryMode, DisabledReason, Fortune};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    Attempt, DeadDelivery, Deliveries, DeliveryRecord, PendingDelivery, Replay, Standing, StoredEndpoint,
+    Attempt, DeadDelivery, Deliveries, DeliveryRecord, PendingDelivery, Replay, Skipped, Standing,
+    StoredEndpoint,
 };
 use crate::ports::store::FeedEntry;
 use crate::ports::webhook::{Answer, PostError};
@@ -38,6 +39,9 @@ pub(super) struct Held {
     pub(super) reading: bool,
     pub(super) may_have_more: bool,
     pub(super) replaying: bool,
+    /// What was skipped while it was disabled and may still replace what waited before.
+    pub(super) skipped: Option<Skipped>,
+    pub(super) looking_back: bool,
     /// The feed was read to its end once, or as far as there was room.
     caught_up: bool,
     /// Replays that are done and may still be found in the store.
@@ -72,9 +76,9 @@ impl Unrecorded {
 
 impl Held {
     pub(super) fn new(epoch: u64, found: Deliveries) -> Held {
-        let Deliveries { endpoint, cursor, fortune, next_attempt, pending, replays } = found;
+        let Deliveries { endpoint, cursor, fortune, next_attempt, rest, skipped, pending, replays } = found;
         let mut held = Held {
-            queue: Queue::new(endpoint.settings.delivery, cursor, pending),
+            queue: Queue::new(endpoint.settings.delivery, cursor, pending, rest),
             endpoint: Arc::new(endpoint),
             replays: replays.into(),
             filter: TypeFilter::default(),
@@ -89,6 +93,8 @@ impl Held {
             reading: false,
             may_have_more: true,
             replaying: false,
+            skipped,
+            looking_back: false,
             caught_up: false,
             replayed: BTreeSet::new(),
             disabled: false,
@@ -101,6 +107,9 @@ impl Held {
     /// The endpoint's record is another.
     pub(super) fn refresh(&mut self, endpoint: Arc<StoredEndpoint>) {
         self.filter = filter(&endpoint.settings.types);
+        if endpoint.settings.url != self.endpoint.settings.url {
+            self.queue.has_moved();
+        }
         for replaced in self.queue.mode_is(endpoint.settings.delivery) {
             self.unrecorded.pending.remove(&replaced);
             self.unrecorded.finished.insert(replaced);
@@ -162,6 +171,7 @@ impl Held {
         }
         for row in pending {
             self.unrecorded.finished.remove(&row.entry.sequence);
+            self.unrecorded.dead.retain(|dead| dead.entry.sequence != row.entry.sequence);
             self.unrecorded.pending.insert(row.entry.sequence, row);
         }
         if let Some(attempt) = failed {
@@ -192,6 +202,8 @@ impl Held {
             epoch: self.epoch,
             cursor,
             fortune: self.fortune,
+            rest: self.queue.rest(),
+            skipped: self.skipped,
             pending: new.pending.into_values().collect(),
             finished: new.finished.into_iter().collect(),
             dead: new.dead,
@@ -232,10 +244,33 @@ impl Held {
     pub(super) fn may_attempt(&mut self) -> bool {
         self.caught_up |= !self.queue.has_room();
         let is_ready = match self.endpoint.settings.delivery {
-            DeliveryMode::Latest => self.caught_up,
+            DeliveryMode::Latest => self.caught_up && self.skipped.is_none(),
             DeliveryMode::Every => true,
         };
         is_ready && !self.troubled
+    }
+
+    /// What is to be looked through before anything is begun: where every event counts, or none waits,
+    /// what was skipped replaces nothing.
+    pub(super) fn left_to_look_through(&mut self) -> Option<Skipped> {
+        let replaces = match self.endpoint.settings.delivery {
+            DeliveryMode::Latest => self.queue.len() > 0,
+            DeliveryMode::Every => false,
+        };
+        self.skipped = self.skipped.filter(|_| replaces);
+        self.skipped.filter(|_| !self.looking_back)
+    }
+
+    /// Of what was skipped this much was looked through: these are newer than what waits of their
+    /// transactions.
+    pub(super) fn looked_through(&mut self, newer: Vec<FeedEntry>, left: Option<Skipped>, now: Timestamp) {
+        (self.looking_back, self.skipped) = (false, left);
+        if self.endpoint.settings.delivery == DeliveryMode::Latest {
+            for entry in newer {
+                let finished = self.queue.replaced_by(entry);
+                self.note(Settlement { finished, ..Settlement::default() }, "", now);
+            }
+        }
     }
 
     pub(super) fn take_up_again(&mut self, wanted: Vec<FeedEntry>, now: Timestamp) {

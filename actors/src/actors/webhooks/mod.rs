@@ -8,6 +8,7 @@ mod held;
 mod hooks;
 mod notifier;
 mod office;
+mod pauses;
 mod queue;
 mod reading;
 

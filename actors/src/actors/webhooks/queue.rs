@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::pauses::Pauses;
 use crate::domain::endpoint::{DeliveryMode, Schedule};
 use crate::domain::ids::TransactionId;
 use crate::domain::time::Timestamp;
-use crate::ports::endpoints::PendingDelivery;
+use crate::ports::endpoints::{PendingDelivery, Rest};
 use crate::ports::store::FeedEntry;
 
 /// One event on its way.
@@ -21,7 +22,19 @@ struct Item {
     next_at: Timestamp,
     /// It has a row in the store.
     stored: bool,
-    flying: bool,
+    stage: Stage,
+}
+
+/// How far an event has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// For its time, or for what stands before it.
+    Waits,
+    /// An attempt is under way.
+    Flies,
+    /// It is to be kept aside, and the record that says so is not durable yet. Until then nothing of its
+    /// transaction is begun: after a death in between it would be tried again, behind what came after it.
+    Ends,
 }
 
 /// How an attempt went.
@@ -53,59 +66,6 @@ pub(crate) struct Settlement {
     pub(crate) failed: Option<u16>,
 }
 
-/// The breaker of an endpoint: after ten failures in a row over different events it lets one try
-/// through at a time.
-#[derive(Debug, Default)]
-struct Breaker {
-    /// Events that failed since the last success, up to [`Breaker::FAILURES`].
-    failing: BTreeSet<u64>,
-    open: Option<Open>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    until: Timestamp,
-    pause: Duration,
-    /// The event that is being tried.
-    trying: Option<u64>,
-}
-
-impl Breaker {
-    /// Failures in a row over different events.
-    const FAILURES: usize = 10;
-
-    fn succeeded(&mut self) {
-        *self = Breaker::default();
-    }
-
-    fn failed(&mut self, sequence: u64, schedule: &Schedule, now: Timestamp) {
-        match &mut self.open {
-            Some(open) if open.trying == Some(sequence) => {
-                let pause = schedule.breaker_pause(Some(open.pause));
-                *open = Open { until: now.after(pause), pause, trying: None };
-            }
-            // It began before the breaker opened.
-            Some(_) => {}
-            None => {
-                self.failing.insert(sequence);
-                if self.failing.len() >= Self::FAILURES {
-                    let pause = schedule.breaker_pause(None);
-                    self.open = Some(Open { until: now.after(pause), pause, trying: None });
-                }
-            }
-        }
-    }
-
-    /// The try has come to no outcome.
-    fn withdrawn(&mut self, sequence: u64) {
-        if let Some(open) = &mut self.open
-            && open.trying == Some(sequence)
-        {
-            open.trying = None;
-        }
-    }
-}
-
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -120,7 +80,7 @@ pub(crate) struct Queue {
     /// Everything up to here was taken up.
     taken_to: u64,
     flying: usize,
-    breaker: Breaker,
+    pauses: Pauses,
 }
 
 impl Queue {
@@ -131,8 +91,9 @@ impl Queue {
     /// Attempts under way at a time.
     pub(crate) const FLYING_MAX: usize = 10;
 
-    /// What the store says: everything up to `cursor` is finished or among `pending`.
-    pub(crate) fn new(mode: DeliveryMode, cursor: u64, pending: Vec<PendingDelivery>) -> Queue {
+    /// What the store says: everything up to `cursor` is finished or among `pending`, and the endpoint
+    /// rests.
+    pub(crate) fn new(mode: DeliveryMode, cursor: u64, pending: Vec<PendingDelivery>, rest: Rest) -> Queue {
         let mut queue = Queue {
             mode,
             items: BTreeMap::new(),
@@ -141,10 +102,10 @@ impl Queue {
             unstored: BTreeSet::new(),
             taken_to: cursor,
             flying: 0,
-            breaker: Breaker::default(),
+            pauses: Pauses::new(rest),
         };
         for PendingDelivery { entry, attempts, next_at } in pending {
-            queue.insert(Item { entry, attempts, next_at, stored: true, flying: false });
+            queue.insert(Item { entry, attempts, next_at, stored: true, stage: Stage::Waits });
         }
         queue
     }
@@ -158,9 +119,9 @@ impl Queue {
         match mode {
             DeliveryMode::Every => Vec::new(),
             DeliveryMode::Latest => {
-                let older = self.lines.values().flat_map(|line| line.iter().rev().skip(1));
-                let waits = |n: &&u64| self.items.get(n).is_some_and(|item| !item.flying);
-                let replaced: Vec<u64> = older.filter(waits).copied().collect();
+                let waits = |item: &&Item| item.stage == Stage::Waits && self.has_newer(item.entry);
+                let replaced: Vec<u64> =
+                    self.items.values().filter(waits).map(|item| item.entry.sequence).collect();
                 for sequence in &replaced {
                     self.remove(*sequence);
                 }
@@ -196,7 +157,17 @@ impl Queue {
 
     /// True while the breaker lets through one try at a time.
     pub(crate) fn is_open(&self) -> bool {
-        self.breaker.open.is_some()
+        self.pauses.is_open()
+    }
+
+    /// How the endpoint rests, for the record.
+    pub(crate) fn rest(&self) -> Rest {
+        self.pauses.rest()
+    }
+
+    /// Deliveries go to another address: whoever lives there has neither failed nor asked for anything.
+    pub(crate) fn has_moved(&mut self) {
+        self.pauses = Pauses::new(Rest::default());
     }
 
     /// Notes that the feed was read up to here: what was not wanted is passed over.
@@ -219,7 +190,8 @@ impl Queue {
             return Settlement { finished: vec![entry.sequence], ..Settlement::default() };
         }
         self.unstored.insert(entry.sequence);
-        let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: false, flying: false });
+        let finished =
+            self.join(Item { entry, attempts: 0, next_at: now, stored: false, stage: Stage::Waits });
         let pending = self.keep_followers(entry.subject());
         Settlement { pending, finished, ..Settlement::default() }
     }
@@ -227,34 +199,56 @@ impl Queue {
     /// Takes up an event that lies behind the cursor; it has a row from here on. `None` when it waits
     /// already, or a newer one that replaces it does.
     pub(crate) fn take_up_again(&mut self, entry: FeedEntry, now: Timestamp) -> Option<Settlement> {
+        // It may be asked for again before its own end is heard of.
+        self.ended(entry.sequence);
         if self.items.contains_key(&entry.sequence) {
             return None;
         }
         if self.mode == DeliveryMode::Latest && self.has_newer(entry) {
             return None;
         }
-        let finished = self.join(Item { entry, attempts: 0, next_at: now, stored: true, flying: false });
+        let finished =
+            self.join(Item { entry, attempts: 0, next_at: now, stored: true, stage: Stage::Waits });
         let pending = vec![PendingDelivery { entry, attempts: 0, next_at: now }];
         Some(Settlement { pending, finished, ..Settlement::default() })
     }
 
-    /// Whether a newer event of the same transaction waits or flies.
+    /// Whether a newer event of the same transaction waits or flies that replaces this one.
     fn has_newer(&self, entry: FeedEntry) -> bool {
-        self.lines.get(&entry.subject()).and_then(|line| line.last()).is_some_and(|n| *n > entry.sequence)
+        let line = self.lines.get(&entry.subject()).into_iter().flat_map(|line| line.iter().rev());
+        let mut newer = line.take_while(|n| **n > entry.sequence).filter_map(|n| self.items.get(n));
+        newer.any(|item| item.entry.replaces(&entry))
     }
 
     fn join(&mut self, item: Item) -> Vec<u64> {
-        let mut replaced = Vec::new();
-        if self.mode == DeliveryMode::Latest {
-            let line = self.lines.get(&item.entry.subject()).into_iter().flatten();
-            let waits = |n: &u64| *n < item.entry.sequence && self.items.get(n).is_some_and(|i| !i.flying);
-            replaced = line.copied().filter(waits).collect();
-            for sequence in &replaced {
-                self.remove(*sequence);
-            }
-        }
+        let replaced = match self.mode {
+            DeliveryMode::Latest => self.replaced_by(item.entry),
+            DeliveryMode::Every => Vec::new(),
+        };
         self.insert(item);
         replaced
+    }
+
+    /// Drops what waits of an entry's transaction and is older; answers it.
+    #[must_use]
+    pub(crate) fn replaced_by(&mut self, entry: FeedEntry) -> Vec<u64> {
+        let line = self.lines.get(&entry.subject()).into_iter().flatten();
+        let waits = line.filter_map(|n| self.items.get(n)).filter(|item| item.stage == Stage::Waits);
+        let older = waits.filter(|item| item.entry.sequence < entry.sequence && entry.replaces(&item.entry));
+        let replaced: Vec<u64> = older.map(|item| item.entry.sequence).collect();
+        for sequence in &replaced {
+            self.remove(*sequence);
+        }
+        replaced
+    }
+
+    fn waits(&self, sequence: u64) -> bool {
+        self.items.get(&sequence).is_some_and(|item| item.stage == Stage::Waits)
+    }
+
+    /// Whose events wait or fly.
+    pub(crate) fn subjects(&self) -> BTreeSet<TransactionId> {
+        self.lines.keys().copied().collect()
     }
 
     /// Gives rows to what waits behind an event that has one; answers them.
@@ -287,14 +281,14 @@ impl Queue {
         self.line_up(item.entry.subject());
     }
 
-    /// Of a line only the first may be attempted, and nothing while it is.
+    /// Of a line only the first may be attempted, and nothing while one is, or while one ends.
     fn line_up(&mut self, subject: TransactionId) {
         let Some(line) = self.lines.get(&subject) else { return };
-        let flies = line.iter().any(|n| self.items.get(n).is_some_and(|item| item.flying));
+        let is_taken = line.iter().any(|n| !self.waits(*n));
         for (i, sequence) in line.iter().enumerate() {
             let Some(item) = self.items.get(sequence) else { continue };
             let key = (item.next_at, *sequence);
-            if i == 0 && !flies {
+            if i == 0 && !is_taken {
                 self.ready.insert(key);
             } else {
                 self.ready.remove(&key);
@@ -321,19 +315,15 @@ impl Queue {
         if self.flying >= Self::FLYING_MAX {
             return None;
         }
-        if let Some(open) = self.breaker.open
-            && (open.trying.is_some() || open.until > now)
-        {
+        if self.pauses.may_begin_at(now).is_none_or(|at| at > now) {
             return None;
         }
         let (at, sequence) = self.due(now)?;
         self.ready.remove(&(at, sequence));
         let item = self.items.get_mut(&sequence)?;
-        item.flying = true;
+        item.stage = Stage::Flies;
         self.flying += 1;
-        if let Some(open) = &mut self.breaker.open {
-            open.trying = Some(sequence);
-        }
+        self.pauses.began(sequence);
         Some((item.entry, item.attempts))
     }
 
@@ -341,7 +331,7 @@ impl Queue {
     /// the most attempts behind it: fresh ones would keep any from coming to its end.
     fn due(&self, now: Timestamp) -> Option<(Timestamp, u64)> {
         let first = *self.ready.first().filter(|(at, _)| *at <= now)?;
-        if self.breaker.open.is_none() {
+        if !self.pauses.is_open() {
             return Some(first);
         }
         let attempts = |sequence: &u64| self.items.get(sequence).map_or(0, |item| item.attempts);
@@ -355,11 +345,7 @@ impl Queue {
             return None;
         }
         let (at, _) = *self.ready.first()?;
-        match self.breaker.open {
-            None => Some(at),
-            Some(Open { trying: Some(_), .. }) => None,
-            Some(open) => Some(at.max(open.until)),
-        }
+        self.pauses.may_begin_at(at)
     }
 
     /// What an outcome means. `jitter` is as in [`Schedule::next`].
@@ -371,24 +357,24 @@ impl Queue {
         now: Timestamp,
         jitter: u64,
     ) -> Settlement {
-        let Some(item) = self.items.get_mut(&sequence).filter(|item| item.flying) else {
+        let Some(item) = self.items.get_mut(&sequence).filter(|item| item.stage == Stage::Flies) else {
             return Settlement::default();
         };
-        item.flying = false;
+        item.stage = Stage::Waits;
         self.flying -= 1;
         match outcome {
             Outcome::Delivered => {
-                self.breaker.succeeded();
+                self.pauses.succeeded();
                 self.remove(sequence);
                 Settlement { finished: vec![sequence], ..Settlement::default() }
             }
             Outcome::Unsendable => {
-                self.breaker.withdrawn(sequence);
-                let dead = self.remove(sequence).map(|item| (item.entry, item.attempts));
-                Settlement { finished: vec![sequence], dead, ..Settlement::default() }
+                self.pauses.withdrawn(sequence);
+                let (entry, attempts) = (item.entry, item.attempts);
+                self.ends(entry, attempts)
             }
             Outcome::Postponed(until) => {
-                self.breaker.withdrawn(sequence);
+                self.pauses.withdrawn(sequence);
                 item.next_at = until;
                 let subject = item.entry.subject();
                 self.line_up(subject);
@@ -397,10 +383,27 @@ impl Queue {
             Outcome::Failed { retry_after } => {
                 item.attempts = item.attempts.saturating_add(1);
                 let (failed, entry) = (item.attempts, item.entry);
-                self.breaker.failed(sequence, schedule, now);
+                self.pauses.failed(sequence, retry_after, schedule, now);
                 let due = schedule.next(failed, now, retry_after, jitter);
                 Settlement { failed: Some(failed), ..self.failed(entry, failed, due) }
             }
+        }
+    }
+
+    fn ends(&mut self, entry: FeedEntry, attempts: u16) -> Settlement {
+        let sequence = entry.sequence;
+        self.unstored.remove(&sequence);
+        if let Some(item) = self.items.get_mut(&sequence) {
+            item.stage = Stage::Ends;
+        }
+        let dead = Some((entry, attempts));
+        Settlement { finished: vec![sequence], dead, ..Settlement::default() }
+    }
+
+    /// That an event is kept aside is durable: what stands behind it may go.
+    pub(crate) fn ended(&mut self, sequence: u64) {
+        if self.items.get(&sequence).is_some_and(|item| item.stage == Stage::Ends) {
+            self.remove(sequence);
         }
     }
 
@@ -411,9 +414,7 @@ impl Queue {
             return Settlement { finished: vec![sequence], ..Settlement::default() };
         }
         let Some(next_at) = due else {
-            self.remove(sequence);
-            let dead = Some((entry, attempts));
-            return Settlement { finished: vec![sequence], dead, ..Settlement::default() };
+            return self.ends(entry, attempts);
         };
         if let Some(item) = self.items.get_mut(&sequence) {
             item.next_at = next_at;
@@ -432,6 +433,7 @@ mod tests {
     use super::*;
     use crate::domain::ids::PartitionId;
     use crate::ports::announcement::StockChange;
+    use crate::ports::store::Points;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -441,7 +443,7 @@ mod tests {
     }
 
     fn queue(mode: DeliveryMode) -> Queue {
-        Queue::new(mode, 0, Vec::new())
+        Queue::new(mode, 0, Vec::new(), Rest::default())
     }
 
     fn schedule() -> Schedule {
@@ -452,7 +454,7 @@ mod tests {
     fn a_row_beyond_the_cursor_has_replaced_what_is_read_again_before_it() {
         let row = PendingDelivery { entry: entry(2, 1), attempts: 1, next_at: NOW };
         let taken = |mode| {
-            let mut queue = Queue::new(mode, 0, vec![row]);
+            let mut queue = Queue::new(mode, 0, vec![row], Rest::default());
             let settlement = queue.take_up(entry(1, 1), NOW);
             assert_eq!(queue.take_up(entry(2, 1), NOW), Settlement::default());
             (settlement.finished, queue.len(), queue.cursor(), begin(&mut queue, NOW))
@@ -479,11 +481,35 @@ mod tests {
             let id = StockChange::entry_id(Timestamp(at), PartitionId(1), &sku.parse().unwrap());
             FeedEntry { sequence, id, version: 0 }
         };
-        let mut queue = Queue::new(DeliveryMode::Latest, 0, Vec::new());
+        let mut queue = Queue::new(DeliveryMode::Latest, 0, Vec::new(), Rest::default());
         for first in [told(1, 1_000, "A"), told(2, 1_000, "B")] {
             assert_eq!(queue.take_up(first, NOW).finished, Vec::<u64>::new());
         }
         assert_eq!(queue.take_up(told(3, 2_000, "A"), NOW).finished, [1]);
+    }
+
+    #[test]
+    fn an_estimate_replaces_an_older_one_and_never_what_has_happened() {
+        let estimate = |sequence| FeedEntry { version: Points::Estimate(1).number(), ..entry(sequence, 1) };
+        let mut queue = queue(DeliveryMode::Latest);
+        queue.take_up(entry(1, 1), NOW);
+        assert_eq!(queue.take_up(estimate(2), NOW).finished, NONE);
+        assert_eq!(queue.take_up(estimate(3), NOW).finished, [2]);
+        assert_eq!(begin(&mut queue, NOW), [1], "it comes behind what has happened");
+        let rows = settle(&mut queue, 1, FAILED, NOW).pending;
+        assert_eq!(rows.iter().map(|row| row.entry.sequence).collect::<Vec<_>>(), [1, 3]);
+        // What has happened since leaves none of them.
+        assert_eq!(queue.take_up(entry(4, 1), NOW).finished, [1, 3]);
+        assert_eq!(begin(&mut queue, NOW), [4]);
+        assert_eq!(queue.take_up_again(estimate(3), NOW), None);
+        assert!(queue.take_up_again(entry(1, 1), NOW).is_none());
+
+        let row = |entry| PendingDelivery { entry, attempts: 1, next_at: NOW };
+        let rows = vec![row(estimate(1)), row(entry(3, 1)), row(estimate(5)), row(estimate(7))];
+        let mut queue = Queue::new(DeliveryMode::Latest, 9, rows.clone(), Rest::default());
+        assert_eq!(queue.mode_is(DeliveryMode::Latest), [1, 5]);
+        let mut every = Queue::new(DeliveryMode::Every, 9, rows, Rest::default());
+        assert_eq!(every.mode_is(DeliveryMode::Every), NONE);
     }
 
     #[test]
@@ -508,7 +534,7 @@ mod tests {
     #[test]
     fn what_is_read_again_after_a_death_keeps_its_attempts() {
         let row = PendingDelivery { entry: entry(3, 3), attempts: 2, next_at: NOW };
-        let mut queue = Queue::new(DeliveryMode::Every, 1, vec![row]);
+        let mut queue = Queue::new(DeliveryMode::Every, 1, vec![row], Rest::default());
         queue.take_up(entry(2, 2), NOW);
         queue.take_up(entry(3, 3), NOW);
         assert_eq!((queue.len(), queue.cursor()), (2, 1));
@@ -586,10 +612,10 @@ mod tests {
     #[test]
     fn of_two_rows_of_a_transaction_latest_keeps_the_newer() {
         let row = |n| PendingDelivery { entry: entry(n, 1), attempts: 1, next_at: NOW };
-        let mut queue = Queue::new(DeliveryMode::Latest, 9, vec![row(3), row(7)]);
+        let mut queue = Queue::new(DeliveryMode::Latest, 9, vec![row(3), row(7)], Rest::default());
         assert_eq!(queue.mode_is(DeliveryMode::Latest), [3]);
         assert_eq!((begin(&mut queue, NOW), queue.len()), (vec![7], 1));
-        let mut queue = Queue::new(DeliveryMode::Every, 9, vec![row(3), row(7)]);
+        let mut queue = Queue::new(DeliveryMode::Every, 9, vec![row(3), row(7)], Rest::default());
         assert_eq!(queue.mode_is(DeliveryMode::Every), NONE);
         assert_eq!((begin(&mut queue, NOW), queue.len()), (vec![3], 2));
     }
@@ -606,7 +632,34 @@ mod tests {
             assert_eq!(settled.dead.is_some(), attempt == 3);
             now = queue.next_at().unwrap_or(now);
         }
+        queue.ended(1);
         assert_eq!((queue.len(), queue.cursor()), (0, 1));
+    }
+
+    #[test]
+    fn what_stands_behind_a_dead_letter_waits_until_it_is_durable() {
+        let once = Schedule::new(Vec::new());
+        for mode in [DeliveryMode::Every, DeliveryMode::Latest] {
+            let mut queue = queue(mode);
+            queue.take_up(entry(1, 1), NOW);
+            assert_eq!(begin(&mut queue, NOW), [1]);
+            let settled = queue.settle(1, FAILED, &once, NOW, 0);
+            assert_eq!((settled.dead, queue.cursor()), (Some((entry(1, 1), 1)), 1));
+            assert_eq!(queue.take_up(entry(2, 1), NOW), Settlement::default(), "what ends is not replaced");
+            assert_eq!((begin(&mut queue, NOW), queue.next_at()), (vec![], None));
+            queue.ended(1);
+            assert_eq!(begin(&mut queue, NOW), [2]);
+            queue.ended(2);
+            assert_eq!(queue.len(), 1, "only what ends has ended");
+        }
+        // Asked for again at once, it is tried again.
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(1, 1), NOW);
+        begin(&mut queue, NOW);
+        queue.settle(1, FAILED, &once, NOW, 0);
+        assert!(queue.take_up_again(entry(1, 1), NOW).is_some());
+        queue.ended(1);
+        assert_eq!(begin(&mut queue, NOW), [1]);
     }
 
     #[test]
@@ -637,7 +690,7 @@ mod tests {
         for pause in [10, 20] {
             assert_eq!(begin(&mut queue, now).len(), 1);
             assert_eq!(queue.next_at(), None);
-            let tried = *queue.items.iter().find(|(_, item)| item.flying).unwrap().0;
+            let tried = *queue.items.iter().find(|(_, item)| item.stage == Stage::Flies).unwrap().0;
             settle(&mut queue, tried, FAILED, now);
             let next = now.after(Duration::from_secs(pause));
             assert_eq!(queue.next_at(), Some(next));
@@ -650,6 +703,63 @@ mod tests {
         settle(&mut queue, tried[0], Outcome::Delivered, now);
         assert!(!queue.is_open());
         assert_eq!(begin(&mut queue, now).len(), 10);
+    }
+
+    #[test]
+    fn a_consumer_that_asks_to_be_left_alone_gets_nothing_at_all_until_then() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=20 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        assert_eq!(begin(&mut queue, NOW).len(), 10);
+        let asks = |seconds| Outcome::Failed { retry_after: Some(Duration::from_secs(seconds)) };
+        settle(&mut queue, 3, asks(60), NOW);
+        settle(&mut queue, 4, asks(40), NOW);
+        settle(&mut queue, 5, Outcome::Delivered, NOW);
+        settle(&mut queue, 6, FAILED, NOW);
+        let until = NOW.after(Duration::from_secs(60));
+        assert_eq!(queue.next_at(), Some(until), "neither a success nor a shorter wish ends it");
+        assert_eq!(begin(&mut queue, Timestamp(until.0 - 1)), NONE);
+        let begun = begin(&mut queue, until);
+        assert_eq!(begun, [11, 12, 13, 14], "as many as there is room for, fresh ones first");
+        assert_eq!(queue.items[&11].attempts, 0, "what was held back has used up nothing");
+        settle(&mut queue, 11, asks(1_000_000_000), until);
+        let day = until.after(Duration::from_secs(24 * 3_600));
+        assert_eq!(queue.next_at(), Some(day), "a day at most");
+        queue.has_moved();
+        assert_eq!(begin(&mut queue, until).len(), 1, "another consumer has asked for nothing");
+    }
+
+    #[test]
+    fn what_it_rests_for_outlives_the_queue() {
+        let mut queue = queue(DeliveryMode::Every);
+        queue.take_up(entry(1, 1), NOW);
+        begin(&mut queue, NOW);
+        settle(&mut queue, 1, Outcome::Failed { retry_after: Some(Duration::from_secs(60)) }, NOW);
+        let row = PendingDelivery { entry: entry(2, 2), attempts: 0, next_at: NOW };
+        let mut next = Queue::new(DeliveryMode::Every, 2, vec![row], queue.rest());
+        assert_eq!(
+            (begin(&mut next, NOW), next.next_at()),
+            (vec![], Some(NOW.after(Duration::from_secs(60))))
+        );
+    }
+
+    #[test]
+    fn an_open_breaker_outlives_the_queue_and_goes_on_doubling() {
+        let mut queue = queue(DeliveryMode::Every);
+        for n in 1..=10 {
+            queue.take_up(entry(n, n), NOW);
+        }
+        for n in begin(&mut queue, NOW) {
+            settle(&mut queue, n, FAILED, NOW);
+        }
+        let rows = (1..=10).map(|n| PendingDelivery { entry: entry(n, n), attempts: 1, next_at: NOW });
+        let mut next = Queue::new(DeliveryMode::Every, 10, rows.collect(), queue.rest());
+        assert!(next.is_open() && begin(&mut next, NOW).is_empty());
+        let now = NOW.after(Duration::from_secs(5));
+        assert_eq!(begin(&mut next, now), [1], "one try at a time");
+        settle(&mut next, 1, FAILED, now);
+        assert_eq!(next.next_at(), Some(now.after(Duration::from_secs(10))));
     }
 
     #[test]
@@ -676,7 +786,7 @@ mod tests {
         }
         assert_eq!(n, 512);
         let rows = (1..=10_000).map(|n| PendingDelivery { entry: entry(n, n), attempts: 1, next_at: NOW });
-        assert!(!Queue::new(DeliveryMode::Every, 10_000, rows.collect()).has_room());
+        assert!(!Queue::new(DeliveryMode::Every, 10_000, rows.collect(), Rest::default()).has_room());
     }
 
     #[test]

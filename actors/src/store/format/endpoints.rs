@@ -12,7 +12,8 @@ use crate::domain::endpoint::{DisabledReason, EndpointId, EndpointSettings, Fort
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Skipped, Standing,
+    StoredEndpoint, Which,
 };
 use crate::ports::store::FeedEntry;
 
@@ -80,7 +81,7 @@ pub fn decode_endpoint(client: ClientNo, id: EndpointId, bytes: &[u8]) -> Decode
 }
 
 /// How far an endpoint has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Raised by every actor of the endpoint.
     pub epoch: u64,
@@ -90,12 +91,45 @@ pub struct Progress {
     pub fortune: Fortune,
     /// The number of its next attempt.
     pub next_attempt: u64,
+    /// How it rests.
+    pub rest: Rest,
+    /// What was skipped and is still to be looked through.
+    pub skipped: Option<Skipped>,
+}
+
+/// What most endpoints have.
+#[derive(Serialize, Deserialize)]
+struct ProgressV1 {
+    epoch: u64,
+    cursor: u64,
+    fortune: Fortune,
+    next_attempt: u64,
+}
+
+/// With names, for what few endpoints have at a time and later releases may add to.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct BesidesV1 {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open: Option<Open>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Skipped>,
 }
 
 /// An endpoint's progress.
 #[must_use]
 pub fn encode_progress(progress: &Progress) -> Vec<u8> {
-    packed(Record::Progress, progress)
+    let Progress { epoch, cursor, fortune, next_attempt, rest, skipped } = *progress;
+    let first = ProgressV1 { epoch, cursor, fortune, next_attempt };
+    if rest == Rest::default() && skipped.is_none() {
+        return packed(Record::Progress, &first);
+    }
+    let mut bytes = packed(Record::ProgressBesides, &first);
+    let Rest { asked, open } = rest;
+    write_named(&mut bytes, &BesidesV1 { asked, open, skipped });
+    bytes
 }
 
 /// Reads an endpoint's progress.
@@ -103,7 +137,16 @@ pub fn encode_progress(progress: &Progress) -> Vec<u8> {
 /// # Errors
 /// When the bytes are not that.
 pub fn decode_progress(bytes: &[u8]) -> Decoded<Progress> {
-    unpacked(Record::Progress, bytes)
+    let (first, besides) = match bytes.first() {
+        Some(kind) if *kind == Record::ProgressBesides as u8 => {
+            let (first, rest) = postcard::take_from_bytes(body(Record::ProgressBesides, bytes)?)?;
+            (first, rmp_serde::from_slice(rest)?)
+        }
+        Some(_) | None => (unpacked(Record::Progress, bytes)?, BesidesV1::default()),
+    };
+    let ProgressV1 { epoch, cursor, fortune, next_attempt } = first;
+    let BesidesV1 { asked, open, skipped } = besides;
+    Ok(Progress { epoch, cursor, fortune, next_attempt, rest: Rest { asked, open }, skipped })
 }
 
 /// An event by its value in the feed, whatever kinds of them there will be.

@@ -1,11 +1,13 @@
-//! Entries of feeds: pointers at facts, and entries that hold what they say.
+//! Entries of feeds: pointers at facts and estimates, and entries that hold what they say.
 
-use super::{Decoded, FormatError, Record, array, body, id_of, with};
+use super::{Decoded, FormatError, Record, array, body, id_of, packed, unpacked, with};
 use crate::domain::ids::{Sku, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
 
-/// A feed entry: a transaction's version, or version 0 of an id of its own.
+/// A feed entry: a transaction and the number of what it points at there
+/// ([`crate::ports::store::Points`]), or number 0 of an id of its own.
 #[must_use]
 pub fn encode_feed(id: TransactionId, version: u32) -> Vec<u8> {
     let mut bytes = with(Record::Feed, id.0.as_bytes());
@@ -51,4 +53,18 @@ pub fn decode_stock_change(bytes: &[u8]) -> Decoded<StockChange> {
         return Err(FormatError::Long);
     }
     Ok(StockChange { id: id_of(own)?, sku, position })
+}
+
+/// What an order's client was told of its estimate, the first first.
+#[must_use]
+pub fn encode_estimates(told: &[ToldEstimate]) -> Vec<u8> {
+    packed(Record::Estimates, &told)
+}
+
+/// Reads what an order's client was told of its estimate.
+///
+/// # Errors
+/// When the bytes are not that.
+pub fn decode_estimates(bytes: &[u8]) -> Decoded<Vec<ToldEstimate>> {
+    unpacked(Record::Estimates, bytes)
 }

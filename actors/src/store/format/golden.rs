@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use super::*;
 use crate::domain::command::{
@@ -16,18 +17,23 @@ use crate::domain::endpoint::{
     ContentType, DeliveryMode, DisabledReason, EndpointId, EndpointSettings, Fortune, Include, Secret,
     Secrets,
 };
+use crate::domain::estimate::Estimate;
 use crate::domain::fact::{
     Accepted, CancelCause, CancellationFact, Carton, ExceptionCode, Fact, FailedCause, LineUnits,
     ManifestFact, MissingCause, MoveFact, OrderFact, Recorded, RefusedCause, Units,
 };
 use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
 use crate::ports::endpoints::{
-    Attempt, AttemptOutcome, DeadDelivery, Notice, PendingDelivery, Replay, Standing, StoredEndpoint, Which,
+    Attempt, AttemptOutcome, DeadDelivery, Notice, Open, PendingDelivery, Replay, Rest, Skipped, Standing,
+    StoredEndpoint, Which,
 };
-use crate::ports::store::{DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Settled};
+use crate::ports::store::{
+    DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Points, Settled,
+};
 use crate::ports::trouble::{Span, Thing, Trouble};
 
 const GOLDEN: &str = include_str!("golden_v1.txt");
@@ -340,6 +346,8 @@ fn records() -> Vec<Sample> {
         Thing::Work(3),
     ];
     let change = StockChange { id: id(1), sku: "TSHIRT-BLK-M".parse().unwrap(), position };
+    let times = Estimate { position: 7, shipped_p50: Timestamp(5_000), shipped_p90: Timestamp(i64::MAX) };
+    let told = ToldEstimate { sequence: u64::MAX, version: 3, at: Timestamp(1_000), estimate: times };
     let trouble = Trouble {
         starts: 2,
         in_hand: Some(Span { first: Thing::Work(3), last: Thing::Work(9) }),
@@ -371,12 +379,20 @@ fn records() -> Vec<Sample> {
         sample("position", position, encode_position, decode_position),
         sample("position_untold", position, encode_untold_position, decode_position),
         sample("feed_stock", change, encode_stock_change, decode_stock_change),
+        sample(
+            "feed_estimate",
+            (id(1), Points::Estimate(7).number()),
+            |(id, number)| encode_feed(*id, *number),
+            decode_feed,
+        ),
+        sample("estimates", vec![told], |told| encode_estimates(told), decode_estimates),
         sample("wave", vec![ReleaseId { order: id(1), n: 1 }], |w| encode_wave(w), decode_wave),
         sample("carton", carton(None), encode_carton, decode_carton),
         sample("carton_named", carton(Some("box-1")), encode_carton, decode_carton),
         dead("order", DeadKind::Order, Some(id(1))),
         dead("confirmation", DeadKind::Confirmation, None),
         dead("wave", DeadKind::Wave, Some(id(2))),
+        dead("stock", DeadKind::Stock, None),
         dead("entry", DeadKind::Order, Some(id(1))),
         instruction("redrive", Instruction::Redrive(7)),
         instruction("give_up", Instruction::GiveUp(7)),
@@ -439,7 +455,12 @@ fn hooks() -> Vec<Sample> {
         sample(&format!("replay.{name}"), replay, encode_replay, |b| decode_replay(Uuid::from_u128(9), b))
     };
     let fortune = Fortune { success_at: Timestamp(1), hopeless: 2 };
-    let progress = Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77 };
+    let progress =
+        Progress { epoch: 3, cursor: 400, fortune, next_attempt: 77, rest: Rest::default(), skipped: None };
+    let skipped = Progress { skipped: Some(Skipped { after: 300, to: 400 }), ..progress };
+    let asked = Progress { rest: Rest { asked: Some(Timestamp(7)), open: None }, ..progress };
+    let open = Open { until: Timestamp(8), pause: Duration::from_secs(300) };
+    let open = Progress { rest: Rest { asked: None, open: Some(open) }, ..progress };
     let pending = PendingDelivery { entry: entry(9), attempts: 3, next_at: Timestamp(5) };
     let dead = DeadDelivery {
         endpoint: hook,
@@ -467,6 +488,9 @@ fn hooks() -> Vec<Sample> {
         endpoint("failing", Standing::Disabled(DisabledReason::Failing)),
         endpoint("deleted", Standing::Deleted),
         sample("progress", progress, encode_progress, decode_progress),
+        sample("progress_asked", asked, encode_progress, decode_progress),
+        sample("progress_skipped", skipped, encode_progress, decode_progress),
+        sample("progress_open", open, encode_progress, decode_progress),
         sample("pending", pending, encode_pending, |bytes| decode_pending(9, bytes)),
         sample("dead_delivery", dead, encode_dead_delivery, move |b| decode_dead_delivery(hook, 9, b)),
         sample("notice", notice, encode_notice, decode_notice),

@@ -30,7 +30,10 @@ pub use endpoints::{
     encode_pending, encode_progress, encode_replay,
 };
 pub use facts::{decode_fact, decode_numbered_fact, encode_fact, encode_numbered_fact};
-pub use feed::{decode_feed, decode_stock_change, encode_feed, encode_stock_change, is_stock_change};
+pub use feed::{
+    decode_estimates, decode_feed, decode_stock_change, encode_estimates, encode_feed, encode_stock_change,
+    is_stock_change,
+};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead,
     decode_held_claim, decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position,
@@ -72,6 +75,7 @@ enum Record {
     NumberedFact = 23,
     UntoldPosition = 24,
     FeedStock = 25,
+    Estimates = 26,
     Endpoint = 40,
     Progress = 41,
     Pending = 42,
@@ -79,6 +83,7 @@ enum Record {
     DeadDelivery = 44,
     Replay = 45,
     Notice = 46,
+    ProgressBesides = 47,
     HeldClaim = 60,
 }
 

@@ -193,6 +193,7 @@ pub fn encode_dead(letter: &DeadLetter, bytes: &[u8]) -> Vec<u8> {
         DeadKind::Order => 1,
         DeadKind::Confirmation => 2,
         DeadKind::Wave => 3,
+        DeadKind::Stock => 4,
     };
     let (reason, detail) = (letter.reason.clone(), letter.detail.clone());
     let dead = DeadV1 { kind, id: letter.id, reason, detail, at: letter.at };
@@ -222,6 +223,7 @@ pub fn decode_dead(bytes: &[u8]) -> Decoded<(DeadLetter, Vec<u8>)> {
         1 => DeadKind::Order,
         2 => DeadKind::Confirmation,
         3 => DeadKind::Wave,
+        4 => DeadKind::Stock,
         other => return Err(FormatError::Number(other)),
     };
     let (entry, bytes) = match entry {

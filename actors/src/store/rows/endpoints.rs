@@ -8,7 +8,7 @@ use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
     ATTEMPTS_KEPT, Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, Notice,
-    PendingDelivery, REPLAYS_MAX, Replay, Standing, StoredEndpoint,
+    PendingDelivery, REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, Lane};
 use crate::store::format::{self, Progress};
@@ -113,7 +113,9 @@ pub fn create_endpoint(
     }
     let cursor = feed_end(write, endpoint.client)?;
     let fortune = Fortune::new(endpoint.created_at);
-    set_progress(write, endpoint.id, &Progress { epoch: 0, cursor, fortune, next_attempt: 1 })?;
+    let rest = Rest::default();
+    let progress = Progress { epoch: 0, cursor, fortune, next_attempt: 1, rest, skipped: None };
+    set_progress(write, endpoint.id, &progress)?;
     put(write, endpoint)?;
     Ok(Ok(Some(endpoint.clone())))
 }
@@ -144,12 +146,7 @@ pub fn change_endpoint(
         EndpointChange::Enable { now } => match endpoint.standing {
             Standing::Disabled(_) => {
                 endpoint.standing = Standing::Enabled;
-                let cursor = feed_end(write, client)?;
-                let before = progress(&*write.rows, id)?;
-                let (epoch, next_attempt) = before.map_or((0, 1), |p| (p.epoch, p.next_attempt));
-                // Whoever disabled it has said its last word.
-                let fresh = Progress { epoch: epoch + 1, cursor, fortune: Fortune::new(*now), next_attempt };
-                set_progress(write, id, &fresh)?;
+                go_on(write, client, id, *now)?;
             }
             Standing::Enabled | Standing::Deleted => return Ok(Ok(Changed::To(Box::new(endpoint)))),
         },
@@ -167,6 +164,22 @@ pub fn change_endpoint(
     endpoint.revision += 1;
     put(write, &endpoint)?;
     Ok(Ok(Changed::To(Box::new(endpoint))))
+}
+
+/// Has an endpoint begin anew at the end of its feed.
+fn go_on(write: &mut Write<'_>, client: ClientNo, id: EndpointId, now: Timestamp) -> Result<(), RowError> {
+    let cursor = feed_end(write, client)?;
+    let (fortune, rest) = (Fortune::new(now), Rest::default());
+    let fresh = match progress(&*write.rows, id)? {
+        // Whoever disabled it has said its last word, and its consumer is asked anew.
+        Some(before) => {
+            let after = before.skipped.map_or(before.cursor, |skipped| skipped.after);
+            let skipped = (after < cursor).then_some(Skipped { after, to: cursor });
+            Progress { epoch: before.epoch + 1, cursor, fortune, rest, skipped, ..before }
+        }
+        None => Progress { epoch: 1, cursor, fortune, next_attempt: 1, rest, skipped: None },
+    };
+    set_progress(write, id, &fresh)
 }
 
 fn put_replay(write: &mut Write<'_>, id: EndpointId, replay: &Replay) -> Result<(), RowError> {
@@ -221,7 +234,8 @@ pub fn deliveries(
     id: EndpointId,
 ) -> Result<Option<Deliveries>, RowError> {
     let Some(endpoint) = endpoint(rows, client, id)? else { return Ok(None) };
-    let Some(Progress { epoch: _, cursor, fortune, next_attempt }) = progress(rows, id)? else {
+    let Some(Progress { epoch: _, cursor, fortune, next_attempt, rest, skipped }) = progress(rows, id)?
+    else {
         return Ok(None);
     };
     let mut pending: Vec<PendingDelivery> = Vec::new();
@@ -231,7 +245,7 @@ pub fn deliveries(
         Ok(Walk::On)
     })?;
     let replays = replays(rows, id)?;
-    Ok(Some(Deliveries { endpoint, cursor, fortune, next_attempt, pending, replays }))
+    Ok(Some(Deliveries { endpoint, cursor, fortune, next_attempt, rest, skipped, pending, replays }))
 }
 
 /// Records deliveries; see [`crate::ports::endpoints::EndpointStore::record`].
@@ -288,8 +302,8 @@ pub fn record(
             }
         }
     }
-    let DeliveryRecord { epoch, cursor, fortune, .. } = *record;
-    set_progress(write, id, &Progress { epoch, cursor, fortune, next_attempt })?;
+    let DeliveryRecord { epoch, cursor, fortune, rest, skipped, .. } = *record;
+    set_progress(write, id, &Progress { epoch, cursor, fortune, next_attempt, rest, skipped })?;
     if let Some((reason, at)) = record.disabled {
         endpoint.standing = Standing::Disabled(reason);
         endpoint.revision += 1;

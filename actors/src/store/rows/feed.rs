@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::read::{VERSION_AT, walk_chunked};
 use super::{ReadRows, RowError, Walk, Write, decoded, misshapen, read_chunked, read_counter};
 use crate::domain::ids::{ClientNo, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::Announcement;
-use crate::ports::store::{FeedBounds, FeedEntry};
+use crate::ports::store::{FeedBounds, FeedEntry, Points};
 use crate::store::format::{self, Counter};
 use crate::store::keys::{self, Table};
 
@@ -84,6 +85,29 @@ pub fn sequences(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<Option<u6
     Ok(found)
 }
 
+/// What a client was told; see [`crate::ports::store::Store::estimates`].
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn estimates(rows: &dyn ReadRows, id: TransactionId) -> Result<Vec<ToldEstimate>, RowError> {
+    let Some(bytes) = rows.get(Table::Tx, &keys::estimates(id))? else { return Ok(Vec::new()) };
+    decoded(|| format!("the estimates of {id}"), format::decode_estimates(bytes))
+}
+
+/// The same for who goes on without what cannot be read: it is no reason to stop an order.
+pub(super) fn readable_estimates(
+    rows: &dyn ReadRows,
+    id: TransactionId,
+) -> Result<Vec<ToldEstimate>, RowError> {
+    match estimates(rows, id) {
+        Err(RowError::Corrupt { what, source }) => {
+            tracing::warn!(%id, what, error = %source, "what was told of an estimate cannot be read");
+            Ok(Vec::new())
+        }
+        read => read,
+    }
+}
+
 /// Evicts old entries; see [`crate::ports::store::Store::sweep_feeds`].
 ///
 /// # Errors
@@ -132,9 +156,9 @@ fn old(
         let sequence = keys::u64_at(key, 4).ok_or_else(|| misshapen(Table::Feed))?;
         // An entry that cannot be read announces nothing any more.
         let entry = format::decode_feed(value).ok();
-        // A fact is never older than its transaction, whose id says when that came.
-        let kept = |(id, _): (TransactionId, u32)| id.at().after(retention) >= now;
-        if head.len() == limit || entry.is_some_and(kept) {
+        let entry = entry.map(|(id, version)| FeedEntry { sequence, id, version });
+        // What is told of a transaction is never older than it, and its id says when that came.
+        if head.len() == limit || entry.is_some_and(|entry| entry.id.at().after(retention) >= now) {
             return Ok(Walk::Stop);
         }
         head.push((sequence, entry));
@@ -142,8 +166,8 @@ fn old(
     })?;
     let mut old = Vec::with_capacity(head.len());
     for (sequence, entry) in head {
-        if let Some((id, version)) = entry
-            && at(rows, id, version)?.after(retention) >= now
+        if let Some(entry) = entry
+            && at(rows, entry)?.after(retention) >= now
         {
             break;
         }
@@ -152,9 +176,20 @@ fn old(
     Ok(old)
 }
 
-/// When a fact was decided; for one that is gone or cannot be read, when its transaction came.
-fn at(rows: &dyn ReadRows, id: TransactionId, version: u32) -> Result<Timestamp, RowError> {
-    let fact = read_chunked(rows, Table::Tx, &keys::fact(id, version))?;
-    let read = fact.and_then(|bytes| format::decode_fact(&bytes).ok());
-    Ok(read.map_or_else(|| id.at(), |recorded| recorded.at))
+/// When a fact was decided or an estimate told; for one that is gone or cannot be read, when its
+/// transaction came.
+fn at(rows: &dyn ReadRows, entry: FeedEntry) -> Result<Timestamp, RowError> {
+    let FeedEntry { sequence, id, version: _ } = entry;
+    let at = match entry.points() {
+        Points::Announcement => None,
+        Points::Version(version) => {
+            let fact = read_chunked(rows, Table::Tx, &keys::fact(id, version))?;
+            fact.and_then(|bytes| format::decode_fact(&bytes).ok()).map(|recorded| recorded.at)
+        }
+        Points::Estimate(_) => {
+            let told = readable_estimates(rows, id)?;
+            told.into_iter().find(|told| told.sequence == sequence).map(|told| told.at)
+        }
+    };
+    Ok(at.unwrap_or_else(|| id.at()))
 }

@@ -10,6 +10,7 @@ mod claims;
 mod dead;
 mod endpoints;
 mod feed;
+mod inspect;
 mod names;
 mod read;
 mod sweep;
@@ -34,7 +35,8 @@ pub use endpoints::{
     deliveries, endpoint, endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, replays,
     take_endpoint,
 };
-pub use feed::{announcement, feed, feed_bounds, sequences, sweep_feeds};
+pub use feed::{announcement, estimates, feed, feed_bounds, sequences, sweep_feeds};
+pub use inspect::{damaged_endpoints, delivery_rows};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
     cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,

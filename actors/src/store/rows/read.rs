@@ -6,6 +6,7 @@ use super::{ReadRows, RowError, Walk, dead, decoded, misshapen, read_chunked, re
 use crate::domain::command::ShipTo;
 use crate::domain::fact::Recorded;
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
+use crate::domain::promise::Promise;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
@@ -231,11 +232,15 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
     rows.walk(Table::Stock, &prefix, None, &mut |key, value| {
         let client = ClientNo(keys::u32_at(key, 2).ok_or_else(|| misshapen(Table::Stock))?);
         let sku = sku_of(key)?;
-        let position = decoded(|| format!("the position of {sku}"), format::decode_position(value))?;
-        if format::is_untold_position(value) {
-            image.untold.push((client, sku.clone()));
+        match format::decode_position(value) {
+            Ok(position) => {
+                if format::is_untold_position(value) {
+                    image.untold.push((client, sku.clone()));
+                }
+                image.positions.push(((client, sku), position));
+            }
+            Err(e) => image.unreadable_positions.push(((client, sku), e.to_string())),
         }
-        image.positions.push(((client, sku), position));
         Ok(Walk::On)
     })?;
     walk_chunked(rows, Table::Waves, &prefix, None, 2 + 16, &mut |key, value| {
@@ -250,7 +255,11 @@ pub fn load(rows: &dyn ReadRows, partition: PartitionId) -> Result<PartitionImag
         let id = keys::id_at(&key, 2).ok_or_else(|| misshapen(Table::Open))?;
         // One that cannot be read must not keep the others from their owner.
         match live(rows, id) {
-            Ok(Some(stored)) => image.open.push(*stored),
+            Ok(Some(stored)) => {
+                image.open.push(*stored);
+                let told = super::feed::readable_estimates(rows, id)?;
+                image.promises.extend(Promise::last(&told).map(|promise| (id, promise)));
+            }
             Ok(None) => image.unreadable.push((id, "it is not there".to_owned())),
             Err(RowError::Corrupt { what, source }) => {
                 image.unreadable.push((id, format!("{what}: {source}")));

@@ -73,6 +73,7 @@ fn bury(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result
     write.delete_chunked(Table::Tx, &keys::command(id))?;
     write.rows.delete(Table::Tx, &keys::ship_to(id))?;
     write.delete_chunked(Table::Tx, &keys::facts(id))?;
+    write.rows.delete(Table::Tx, &keys::estimates(id))?;
     write.delete_chunked(Table::Cartons, &keys::tx(id))?;
     if stored.client != ClientNo::HOUSE && tombstone.kind == Kind::Order {
         write.rows.delete(Table::ByClient, &keys::by_client(stored.client, id))?;

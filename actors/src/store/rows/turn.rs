@@ -2,9 +2,10 @@
 
 use super::{RowError, Write, dead};
 use crate::domain::ids::{ClientNo, PartitionId, Sku};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::time::Timestamp;
 use crate::ports::announcement::StockChange;
-use crate::ports::store::{CommitError, Fence, Lane, NewFacts, TurnCommit};
+use crate::ports::store::{CommitError, Fence, Lane, NewEstimate, NewFacts, Points, TurnCommit};
 use crate::store::format::{self, CommandHead, PartitionRow};
 use crate::store::keys::{self, Table};
 
@@ -95,6 +96,9 @@ fn write_ledger(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> 
     for ((client, sku), at) in &turn.told {
         tell(write, home, *client, sku, *at)?;
     }
+    for new in &turn.estimates {
+        tell_estimate(write, new)?;
+    }
     for wave in &turn.waves {
         write.put_chunked(Table::Waves, &keys::wave(home, wave.id), &format::encode_wave(&wave.releases))?;
     }
@@ -131,6 +135,17 @@ fn tell(
         write.rows.put(Table::Feed, &keys::feed(client, sequence), &entry)?;
     }
     write.rows.put(Table::Stock, &key, &format::encode_position(&position))
+}
+
+/// Says in its client's feed what is estimated of an order.
+fn tell_estimate(write: &mut Write<'_>, new: &NewEstimate) -> Result<(), RowError> {
+    let NewEstimate { id, client, version, at, estimate } = *new;
+    let mut told = super::feed::readable_estimates(&*write.rows, id)?;
+    let sequence = write.next(keys::feed_counter(client))?;
+    told.push(ToldEstimate { sequence, version, at, estimate });
+    let pointer = format::encode_feed(id, Points::Estimate(version).number());
+    write.rows.put(Table::Feed, &keys::feed(client, sequence), &pointer)?;
+    write.rows.put(Table::Tx, &keys::estimates(id), &format::encode_estimates(&told))
 }
 
 /// What stands open, what has ended.

@@ -1,6 +1,7 @@
 //! What we say to a WMS, in the words of the protocol.
 
 use crate::domain::ids::ReleaseId;
+use crate::ports::store::ManifestCarton;
 use crate::ports::wms::{ManifestOut, ReleaseOut, Wave};
 use crate::wire::time::WireTime;
 use crate::wire::wms::{ContentMessage, ManifestMessage, ReleaseLineMessage, ReleaseMessage, WaveMessage};
@@ -40,18 +41,16 @@ fn release(out: ReleaseOut) -> ReleaseMessage {
 
 /// A closed manifest.
 pub(super) fn manifest(manifest: &ManifestOut) -> ManifestMessage {
-    let content = |(sscc, carton_id, release): &(crate::domain::sscc::Sscc, Option<String>, ReleaseId)| {
-        ContentMessage {
-            sscc: sscc.to_string(),
-            carton_id: carton_id.clone(),
-            release_id: release.to_string(),
-        }
+    let content = |carton: &ManifestCarton| ContentMessage {
+        sscc: carton.sscc.to_string(),
+        carton_id: carton.carton_id.clone(),
+        release_id: carton.release.to_string(),
     };
     ManifestMessage {
         manifest_id: manifest.id.to_string(),
         carrier: manifest.carrier.clone(),
         service_level: manifest.service_level.clone(),
-        cartons: manifest.cartons.iter().map(|(sscc, _, _)| sscc.to_string()).collect(),
+        cartons: manifest.cartons.iter().map(|carton| carton.sscc.to_string()).collect(),
         contents: manifest.cartons.iter().map(content).collect(),
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::domain::command::ShipTo;
 use crate::domain::ids::PartitionId;
 use crate::domain::time::Timestamp;
+use crate::ports::store::ManifestCarton;
 use crate::ports::wms::{ReleaseOut, Taken};
 
 const KEY: &str = "a-wms-key-0123456789";
@@ -182,7 +183,7 @@ async fn a_cancellation_and_a_manifest_carry_the_origin_of_what_they_are_about()
         carrier: "ups".into(),
         service_level: "ground".into(),
         closed_at: Timestamp(1),
-        cartons: vec![(sscc, Some("C-1".into()), release(1))],
+        cartons: vec![ManifestCarton { sscc, carton_id: Some("C-1".into()), release: release(1) }],
     };
     assert_eq!(wms.manifest(manifest).await, Ok(()));
     let heard = server.heard();
