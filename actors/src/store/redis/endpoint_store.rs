@@ -13,8 +13,8 @@ use crate::domain::endpoint::EndpointId;
 use crate::domain::ids::ClientNo;
 use crate::ports::BoxFuture;
 use crate::ports::endpoints::{
-    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, EndpointStore, Replay,
-    StoredEndpoint,
+    Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, DeliveryRows, EndpointChange, EndpointStore,
+    Replay, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, ReadError, Written};
 use crate::store::keys::{self, Key, Table};
@@ -149,6 +149,23 @@ impl Inner {
             self.writes.write(&forget).await?;
         }
         Ok(dropped)
+    }
+
+    /// Endpoints that have a note: what it is about goes before it.
+    async fn delivery_rows(&self, after: Option<EndpointId>) -> Result<Option<DeliveryRows>, ReadError> {
+        for (id, client) in self.noted_endpoints().await? {
+            if after.is_some_and(|after| id <= after) {
+                continue;
+            }
+            let of = keys::of_endpoint(id);
+            let ahead =
+                vec![Fetch::All(Table::Deliveries, of.clone()), Fetch::All(Table::DeadDeliveries, of)];
+            let found = self.read_shard(client, ahead, |r| rows::delivery_rows_of(r, id)).await?;
+            if found.count() > 0 {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     async fn dead_deliveries(
@@ -323,5 +340,22 @@ impl EndpointStore for RedisStore {
     ) -> BoxFuture<Result<usize, CommitError>> {
         let inner = Arc::clone(&self.inner);
         self.writing(async move { inner.purge_endpoint(client, id, limit).await })
+    }
+
+    fn damaged_endpoints(&self) -> BoxFuture<Result<Vec<(EndpointId, String)>, ReadError>> {
+        let inner = Arc::clone(&self.inner);
+        self.reading(async move {
+            let mut found = Vec::new();
+            for shard in (0..SHARDS).map(Slot::Shard) {
+                found
+                    .extend(transact::read(&inner.reads, shard, vec![all()], rows::damaged_endpoints).await?);
+            }
+            Ok(found)
+        })
+    }
+
+    fn delivery_rows(&self, after: Option<EndpointId>) -> BoxFuture<Result<Option<DeliveryRows>, ReadError>> {
+        let inner = Arc::clone(&self.inner);
+        self.reading(async move { inner.delivery_rows(after).await })
     }
 }

@@ -29,7 +29,7 @@
 //! | `wg:{f<f>}:feed:<c>` | stream, ids `0-sequence` | a client's feed | relay, record (`disabled`); the sweep of feeds trims |
 //! | `wg:{f<f>}:next` | hash | c → the last sequence | with each entry |
 //! | `wg:{f<f>}:marks` | hash | p → `epoch-n` of the last entry of its log that is in the feeds | relay |
-//! | `wg:{f<f>}:of:<id>` | hash | version → sequence, of a transaction's facts | relay; sweep deletes |
+//! | `wg:{f<f>}:of:<id>` | hash | version, or `e` and when an estimate was told → sequence | relay; sweep deletes |
 //! | `wg:{f<f>}:hooks` | hash | table `endpoints` | create, change, record, purge |
 //! | `wg:{f<f>}:d:<id>:<part>`, `:x:<id>`, `:n:<c>` | hash | tables `deliveries`, `dead_deliveries`, `notices` | record, change, purge; sweep of feeds |
 //!

@@ -60,9 +60,14 @@ pub(super) fn feed(client: ClientNo) -> Vec<u8> {
     Slot::of_client(client).key(&format!("feed:{}", client.0))
 }
 
-/// The numbers that a transaction's facts have in its client's feed.
+/// The numbers that a transaction's facts, and what was told of its estimate, have in its client's feed.
 pub(super) fn numbers(client: ClientNo, id: TransactionId) -> Vec<u8> {
     Slot::of_client(client).key(&format!("of:{id}"))
+}
+
+/// The field there of what was told of its estimate: no order is told twice at one time.
+pub(super) fn told_at(ms: &[u8]) -> Vec<u8> {
+    [b"e", ms].concat()
 }
 
 /// The orders of a client in a partition.

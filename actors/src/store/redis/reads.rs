@@ -1,5 +1,7 @@
 //! What owners and callers read, in as few round trips as the rows allow. It must never write.
 
+use std::collections::BTreeMap;
+
 use super::fetch::Reading;
 use super::link::LinkError;
 use super::overlay::{Fetch, Overlay};
@@ -8,6 +10,7 @@ use super::program::COMMAND;
 use super::replies::{bytes, entries, list, number, pairs};
 use super::{Inner, transact};
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
@@ -262,14 +265,39 @@ impl Inner {
     pub(super) async fn sequences(&self, id: TransactionId) -> Result<Vec<Option<u64>>, ReadError> {
         self.relay.settle(&self.reads, &self.writes).await?;
         let Some(Lookup::Live(stored)) = self.transaction(id).await? else { return Ok(Vec::new()) };
-        let mut ask = redis::pipe();
-        ask.cmd("HGETALL").arg(place::numbers(stored.client, id));
-        let numbers = self.reads.ask(&ask).await?.into_iter().next().map(pairs).unwrap_or_default();
-        let of = |version: u32| {
-            let name = version.to_string();
-            let (_, sequence) = numbers.iter().find(|(field, _)| *field == name.as_bytes())?;
-            std::str::from_utf8(sequence).ok()?.parse().ok()
-        };
+        let numbers = self.numbers(stored.client, id).await?;
+        let of = |version: u32| numbers.get(version.to_string().as_bytes()).copied();
         Ok((1..=stored.version()).map(of).collect())
+    }
+
+    /// See [`crate::ports::store::Store::estimates`].
+    pub(super) async fn estimates(&self, id: TransactionId) -> Result<Vec<ToldEstimate>, ReadError> {
+        let Some(Lookup::Live(stored)) = self.transaction(id).await? else { return Ok(Vec::new()) };
+        let ahead = vec![Fetch::Row(Table::Tx, keys::estimates(id))];
+        let mut told = self.read_in(id.home(), ahead, |r| rows::estimates(r, id)).await?;
+        if told.is_empty() {
+            return Ok(told);
+        }
+        // After they were read: then each of them has its number.
+        self.relay.settle(&self.reads, &self.writes).await?;
+        let numbers = self.numbers(stored.client, id).await?;
+        for told in &mut told {
+            let field = place::told_at(told.at.0.to_string().as_bytes());
+            told.sequence = numbers.get(&field).copied().unwrap_or(0);
+        }
+        Ok(told)
+    }
+
+    async fn numbers(
+        &self,
+        client: ClientNo,
+        id: TransactionId,
+    ) -> Result<BTreeMap<Vec<u8>, u64>, LinkError> {
+        let mut ask = redis::pipe();
+        ask.cmd("HGETALL").arg(place::numbers(client, id));
+        let numbers = self.reads.ask(&ask).await?.into_iter().next().map(pairs).unwrap_or_default();
+        let read =
+            |(field, n): (Vec<u8>, Vec<u8>)| Some((field, std::str::from_utf8(&n).ok()?.parse().ok()?));
+        Ok(numbers.into_iter().filter_map(read).collect())
     }
 }

@@ -8,6 +8,7 @@ use super::place::{self, Slot};
 use super::program::counted;
 use super::replies::{Entry, entries};
 use crate::domain::ids::{ClientNo, PartitionId};
+use crate::ports::store::{FeedEntry, Points};
 use crate::store::format;
 
 /// Entries of a log that are relayed at once.
@@ -85,8 +86,15 @@ fn call(partition: PartitionId, shard: Slot, entries: &[(ClientNo, &Entry)]) -> 
     let mut args = vec![partition.0.to_string().into_bytes()];
     for (client, entry) in entries {
         let event = entry.field(b"e");
-        let fact = format::decode_feed(event).ok().filter(|(_, version)| *version > 0);
-        let numbers = fact.map_or(0, |(id, _)| number(place::numbers(*client, id)));
+        let pointer = format::decode_feed(event).ok();
+        let pointer = pointer.map(|(id, version)| FeedEntry { sequence: 0, id, version });
+        let field = match pointer.map(|pointer| pointer.points()) {
+            Some(Points::Version(version)) => Some(version.to_string().into_bytes()),
+            Some(Points::Estimate(_)) => Some(place::told_at(entry.field(b"a"))),
+            Some(Points::Announcement) | None => None,
+        };
+        let of = pointer.filter(|_| field.is_some());
+        let numbers = of.map_or(0, |pointer| number(place::numbers(*client, pointer.id)));
         args.extend([
             entry.epoch.to_string().into_bytes(),
             entry.n.to_string().into_bytes(),
@@ -95,7 +103,7 @@ fn call(partition: PartitionId, shard: Slot, entries: &[(ClientNo, &Entry)]) -> 
             event.to_vec(),
             entry.field(b"a").to_vec(),
             numbers.to_string().into_bytes(),
-            fact.map_or(0, |(_, version)| version).to_string().into_bytes(),
+            field.unwrap_or_default(),
         ]);
     }
     Call { lua: Lua::Relay, keys, args }

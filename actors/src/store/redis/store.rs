@@ -15,6 +15,7 @@ use super::{Inner, RedisStore};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
 use crate::domain::ids::{ClientNo, PartitionId, Reference, Sku, TransactionId};
+use crate::domain::promise::ToldEstimate;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
@@ -54,6 +55,7 @@ fn ahead_of(home: PartitionId, turn: &TurnCommit) -> Vec<Fetch> {
     for ((client, sku), _) in &turn.told {
         ahead.push(Fetch::Row(Table::Stock, keys::position(home, *client, sku)));
     }
+    ahead.extend(turn.estimates.iter().map(|new| Fetch::Row(Table::Tx, keys::estimates(new.id))));
     if !turn.answered.is_empty() {
         ahead.push(Fetch::All(Table::Waves, keys::partition(home)));
     }
@@ -289,6 +291,11 @@ impl Store for RedisStore {
     fn sequences(&self, id: TransactionId) -> BoxFuture<Result<Vec<Option<u64>>, ReadError>> {
         let inner = Arc::clone(&self.inner);
         self.reading(async move { inner.sequences(id).await })
+    }
+
+    fn estimates(&self, id: TransactionId) -> BoxFuture<Result<Vec<ToldEstimate>, ReadError>> {
+        let inner = Arc::clone(&self.inner);
+        self.reading(async move { inner.estimates(id).await })
     }
 
     fn sweep_feeds(

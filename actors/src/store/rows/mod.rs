@@ -36,7 +36,7 @@ pub use endpoints::{
     take_endpoint,
 };
 pub use feed::{announcement, estimates, feed, feed_bounds, sequences, sweep_feeds};
-pub use inspect::{damaged_endpoints, delivery_rows};
+pub use inspect::{damaged_endpoints, delivery_rows, delivery_rows_of};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
     cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,

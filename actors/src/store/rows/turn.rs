@@ -141,10 +141,17 @@ fn tell(
 fn tell_estimate(write: &mut Write<'_>, new: &NewEstimate) -> Result<(), RowError> {
     let NewEstimate { id, client, version, at, estimate } = *new;
     let mut told = super::feed::readable_estimates(&*write.rows, id)?;
-    let sequence = write.next(keys::feed_counter(client))?;
-    told.push(ToldEstimate { sequence, version, at, estimate });
     let pointer = format::encode_feed(id, Points::Estimate(version).number());
-    write.rows.put(Table::Feed, &keys::feed(client, sequence), &pointer)?;
+    let sequence = if let Some(queues) = write.rows.queues() {
+        queues.tell(client, &pointer, at);
+        // Its number is given later, and stands elsewhere.
+        0
+    } else {
+        let sequence = write.next(keys::feed_counter(client))?;
+        write.rows.put(Table::Feed, &keys::feed(client, sequence), &pointer)?;
+        sequence
+    };
+    told.push(ToldEstimate { sequence, version, at, estimate });
     write.rows.put(Table::Tx, &keys::estimates(id), &format::encode_estimates(&told))
 }
 

@@ -1,6 +1,6 @@
 -- Numbers entries of a partition's log in the feeds of one shard. KEYS: next, marks, then feeds and
 -- numbers of transactions. ARGV: partition, then for each entry its epoch, its n, the key of the feed,
--- its client, the entry, when, the key of the transaction's numbers (0 = none) and the version.
+-- its client, the entry, when, the key of the transaction's numbers (0 = none) and the field there.
 -- What is not behind the partition's mark was numbered before.
 local mark = redis.call('HGET', KEYS[2], ARGV[1]) or '0-0'
 local epoch, n = string.match(mark, '^(%d+)-(%d+)$')
