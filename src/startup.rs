@@ -26,11 +26,12 @@ use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
+use wavegate_engine::store::redis::{self, RedisOptions, RedisStore};
 use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
-use crate::settings::{self, Backend, Key, KeyRole, Settings, Warehouse, WmsKind};
+use crate::settings::{self, Backend, Key, KeyRole, RedisUrl, Settings, Warehouse, WmsKind};
 use wavegate::http::{self, HttpOptions, KeyConfig, LOCAL_CLIENT, Role};
 
 /// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
@@ -67,6 +68,12 @@ pub(crate) enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// Redis cannot be used, or not with what it is asked for.
+    #[error(transparent)]
+    Redis(#[from] redis::OpenError),
+    /// The store in Redis cannot be read or written.
+    #[error("the store in Redis cannot be used; look whether Redis answers and takes writes")]
+    RedisStore(#[source] Box<dyn StdError + Send + Sync>),
     /// The port is taken, or not ours to take.
     #[error(
         "cannot listen on {address}; choose another with --set http.listen=ADDR:PORT (port 0 takes a free one)"
@@ -88,7 +95,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::PartitionChanged { .. } => 2,
-            Error::StoreHeld(_) | Error::Store { .. } => 3,
+            Error::StoreHeld(_) | Error::Store { .. } | Error::Redis(_) | Error::RedisStore(_) => 3,
             Error::Bind { .. } | Error::System(_) => 1,
         }
     }
@@ -146,6 +153,18 @@ pub(crate) fn open_store(settings: &Settings) -> Result<SharedStore, Error> {
                 .map(|store| -> SharedStore { Arc::new(store) })
                 .map_err(|e| unopened(e, &embedded.data_dir))
         }
+        Backend::Redis => {
+            let of = &settings.store.redis;
+            let RedisUrl(url) = of.urls.clone();
+            let assume_durability = of.assume_durability;
+            if assume_durability {
+                tracing::warn!(
+                    "store.redis.assume_durability: nobody asks Redis whether it keeps what a 202 promises"
+                );
+            }
+            let store = RedisStore::open(&RedisOptions { url, assume_durability })?;
+            Ok(Arc::new(store))
+        }
     }
 }
 
@@ -163,9 +182,12 @@ fn refused(settings: &Settings, error: RegisterError) -> Error {
         RegisterError::PartitionChanged { code, stored, configured } => {
             Error::PartitionChanged { code, stored, configured }
         }
-        other @ (RegisterError::Read(_) | RegisterError::Commit(_)) => {
-            Error::Store { dir: settings.store.embedded.data_dir.clone(), source: Box::new(other) }
-        }
+        other @ (RegisterError::Read(_) | RegisterError::Commit(_)) => match settings.store.backend {
+            Backend::Embedded => {
+                Error::Store { dir: settings.store.embedded.data_dir.clone(), source: Box::new(other) }
+            }
+            Backend::Redis => Error::RedisStore(Box::new(other)),
+        },
     }
 }
 

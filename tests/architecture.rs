@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
 ];
 
 /// The store's backends. Nothing to their left names one, and they do not name each other.
-const BACKENDS: [&str; 2] = ["embedded", "memory"];
+const BACKENDS: [&str; 3] = ["embedded", "memory", "redis"];
 
 /// The longest that a file may be before its tests, in lines.
 const LINES_MAX: usize = 400;

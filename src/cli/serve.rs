@@ -3,7 +3,7 @@
 use wavegate_engine::ports::faults;
 
 use super::{Failure, SettingsArgs, print, tell};
-use crate::settings::{self, LogFormat, Settings, Sources};
+use crate::settings::{self, Backend, LogFormat, Settings, Sources};
 use crate::shutdown::{self, Signals};
 use crate::startup::{self, Running};
 use crate::telemetry;
@@ -72,9 +72,14 @@ struct Facts {
 
 impl Facts {
     fn new(settings: &Settings, sources: &Sources, running: &Running) -> Self {
-        let dir = &settings.store.embedded.data_dir;
-        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-        let store = format!("embedded in {}", dir.display());
+        let store = match settings.store.backend {
+            Backend::Embedded => {
+                let dir = &settings.store.embedded.data_dir;
+                let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+                format!("embedded in {}", dir.display())
+            }
+            Backend::Redis => format!("redis at {}", settings.store.redis.urls.address()),
+        };
         let mut warehouses: Vec<_> = settings
             .warehouses
             .iter()

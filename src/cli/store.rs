@@ -34,6 +34,11 @@ pub(super) fn run(command: &Store, args: &SettingsArgs) -> Result<(), Failure> {
 
 /// A misspelt directory must not be made, found empty and praised.
 fn existing(settings: &Settings) -> Result<(), Failure> {
+    match settings.store.backend {
+        Backend::Embedded => {}
+        // One that holds no store yet is begun, and has nothing that could be wrong.
+        Backend::Redis => return Ok(()),
+    }
     let dir = &settings.store.embedded.data_dir;
     match std::fs::read_dir(dir) {
         Ok(_) => Ok(()),
@@ -58,6 +63,11 @@ fn backup(settings: &Settings, to: &Path) -> Result<(), Failure> {
     let from = &settings.store.embedded.data_dir;
     match settings.store.backend {
         Backend::Embedded => EmbeddedStore::backup_from(from, to).map_err(|e| not_copied(e, from))?,
+        Backend::Redis => {
+            return Err(Failure::failed(
+                "a store in Redis is copied with Redis' own means: BGREWRITEAOF, then its appendonlydir",
+            ));
+        }
     }
     print(&format!("copied to {0}; serve it with --set store.embedded.data_dir={0}\n", to.display()))
 }

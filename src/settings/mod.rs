@@ -11,6 +11,7 @@ mod parse;
 mod show;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,6 +93,8 @@ pub(crate) struct Store {
     pub(crate) backend: Backend,
     /// The embedded backend's own.
     pub(crate) embedded: Embedded,
+    /// The Redis backend's own.
+    pub(crate) redis: Redis,
 }
 
 /// The store's backends in this version.
@@ -100,6 +103,8 @@ pub(crate) struct Store {
 pub(crate) enum Backend {
     /// LMDB in a data directory.
     Embedded,
+    /// A Redis server.
+    Redis,
 }
 
 /// `[store.embedded]`
@@ -112,6 +117,51 @@ pub(crate) struct Embedded {
     /// The map's size in bytes.
     #[serde(deserialize_with = "parse::size::<_, { 16 << 20 }, { 64 << 40 }>")]
     pub(crate) size_max: ByteSize,
+}
+
+/// `[store.redis]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redis {
+    /// One address, which may hold a password.
+    #[serde(deserialize_with = "parse::redis")]
+    pub(crate) urls: RedisUrl,
+    /// Only false in this version.
+    #[expect(dead_code, reason = "anything but false is a fault")]
+    #[serde(deserialize_with = "parse::cluster")]
+    pub(crate) cluster: bool,
+    /// What a 202 promises.
+    #[expect(dead_code, reason = "there is one class so far, and naming another one is a fault")]
+    pub(crate) durability: RedisDurability,
+    /// Whatever Redis says of its own settings.
+    pub(crate) assume_durability: bool,
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("assume_durability", &self.assume_durability).finish_non_exhaustive()
+    }
+}
+
+/// The address of a Redis. It has no `Debug`: it may hold a password.
+#[derive(Clone)]
+pub(crate) struct RedisUrl(pub(crate) String);
+
+impl RedisUrl {
+    /// Host and port, without what is secret.
+    pub(crate) fn address(&self) -> &str {
+        let RedisUrl(url) = self;
+        let behind = url.rsplit_once('@').map_or(url.as_str(), |(_, behind)| behind);
+        behind.strip_prefix("redis://").unwrap_or(behind)
+    }
+}
+
+/// The classes that a store in Redis can give in this version.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RedisDurability {
+    /// Its append-only file is synced before it answers.
+    Fsync,
 }
 
 /// One of `[[warehouses]]`

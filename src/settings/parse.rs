@@ -16,6 +16,8 @@ use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
+use super::RedisUrl;
+
 /// An address with a port.
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
     text(from, "an address and a port, say \"127.0.0.1:8080\"", |s| s.parse().ok())
@@ -149,6 +151,27 @@ pub(super) fn api_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ApiKe
     let wrong = || D::Error::custom("expected a key of 16 to 128 visible ASCII characters, in quotes");
     let figment::value::Value::String(_, key) = Deserialize::deserialize(from)? else { return Err(wrong()) };
     key.parse().map(Some).map_err(|_| wrong())
+}
+
+/// Where a Redis is: a list of one. No fault may repeat it, for it may hold a password.
+pub(super) fn redis<'de, D: Deserializer<'de>>(from: D) -> Result<RedisUrl, D::Error> {
+    let wrong = || D::Error::custom("expected a list of one address, say [\"redis://127.0.0.1:6379\"]");
+    let figment::value::Value::Array(_, all) = Deserialize::deserialize(from)? else { return Err(wrong()) };
+    let [figment::value::Value::String(_, url)] = &all[..] else { return Err(wrong()) };
+    match url.strip_prefix("redis://") {
+        Some(rest) if !rest.is_empty() => Ok(RedisUrl(url.clone())),
+        Some(_) => Err(wrong()),
+        None if url.starts_with("rediss://") => Err(D::Error::custom("TLS to Redis is not in this version")),
+        None => Err(wrong()),
+    }
+}
+
+/// Whether Redis is a cluster.
+pub(super) fn cluster<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    if bool::deserialize(from)? {
+        return Err(D::Error::custom("found true, expected false: Redis Cluster is not in this version"));
+    }
+    Ok(false)
 }
 
 /// 64 lower-case hexadecimal digits.

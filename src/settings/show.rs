@@ -28,7 +28,8 @@ fn walk(loaded: &Loaded, path: String, value: &Value, lines: &mut Vec<(String, S
             }
         }
         leaf => {
-            let shown = if is_secret(&path) { "\"(hidden)\"".to_owned() } else { written(leaf) };
+            let secret = is_secret(&path) || path == "store.redis.urls" && written(leaf).contains('@');
+            let shown = if secret { "\"(hidden)\"".to_owned() } else { written(leaf) };
             lines.push((format!("{path} = {shown}"), loaded.source(leaf.tag())));
         }
     }

@@ -20,6 +20,8 @@ mod node;
 mod northwind;
 mod operators;
 mod reading;
+mod redis;
+mod redis_server;
 mod report;
 mod scarce;
 mod server;

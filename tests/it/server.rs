@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::redis_server::{DURABLE, Redis};
+
 /// The longest a start may take on a busy machine before the test says that it hangs.
 const START_MAX: Duration = Duration::from_secs(60);
 /// The longest an ordered stop may take: the default `shutdown.grace` and some.
@@ -24,6 +26,8 @@ pub(crate) struct TestServer {
     dir: Arc<TempDir>,
     sets: Vec<String>,
     starts: usize,
+    /// Killed after the server.
+    _redis: Option<Redis>,
 }
 
 impl TestServer {
@@ -40,9 +44,11 @@ impl TestServer {
 
     /// Starts a server on the directory of another that was stopped or killed.
     pub(crate) fn start_in(dir: Arc<TempDir>, sets: &[&str]) -> Self {
-        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        let mut sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        let redis = on_redis(&sets).then(|| Redis::start(&dir.path().join("redis"), &DURABLE));
+        sets.extend(redis.iter().flat_map(Redis::sets));
         let (child, url) = spawn(dir.path(), &sets, 0);
-        TestServer { child, url, dir, sets, starts: 1 }
+        TestServer { child, url, dir, sets, starts: 1, _redis: redis }
     }
 
     /// The address of a path on this server.
@@ -120,6 +126,13 @@ impl TestServer {
         (self.child, self.url) = (child, url);
         self.starts += 1;
     }
+}
+
+/// True when whoever runs the tests wants servers on Redis that could as well be on the embedded store:
+/// `TEST_STORE=redis`. Tests that look into a data directory then fail.
+fn on_redis(sets: &[String]) -> bool {
+    std::env::var_os("TEST_STORE").is_some_and(|store| store == "redis")
+        && !sets.iter().any(|set| set.starts_with("store."))
 }
 
 impl Drop for TestServer {

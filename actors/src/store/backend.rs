@@ -168,7 +168,7 @@ impl<B: Backend> Store for B {
     }
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
-        flat(self.write(1, move |w| rows::take(w, partition, nonce)))
+        flat(self.write(1, move |w| rows::take(w, partition, nonce, 0)))
     }
 
     fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {

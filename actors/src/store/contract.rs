@@ -108,6 +108,8 @@ contract!(
 
 contract!(embedded, crate::store::embedded::tests::subject());
 
+contract!(redis, crate::store::redis::tests::subject());
+
 pub(super) const CLIENT: ClientNo = ClientNo(1);
 pub(super) const HERE: PartitionId = PartitionId(7);
 const ALL: GatherLimits = GatherLimits { control: 100, stock: 100, work: 100 };
@@ -363,13 +365,13 @@ pub(super) async fn a_commit_with_a_void_fence_writes_nothing(store: &SharedStor
     accept(store, vec![order(1, "r1", 1)]).await;
     let first = take(store, 11).await;
     let second = take(store, 22).await;
-    assert_eq!((first.epoch, second.epoch, second.nonce), (1, 2, 22));
+    assert!((1..second.epoch).contains(&first.epoch) && second.nonce == 22, "{first:?} {second:?}");
     let turn = || TurnCommit {
         taken: vec![(Lane::Work, 1)],
         facts: vec![facts(id(1), 2, vec![fact(5, OrderFact::Backordered)])],
         ..TurnCommit::default()
     };
-    for void in [first, Fence { nonce: 23, ..second }, Fence { epoch: 3, ..second }] {
+    for void in [first, Fence { nonce: 23, ..second }, Fence { epoch: second.epoch + 1, ..second }] {
         assert!(matches!(commit(store, void, turn()).await, Err(CommitError::Conflict)), "{void:?}");
     }
     assert_eq!(live(store, id(1)).await.version(), 1);

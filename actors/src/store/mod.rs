@@ -15,6 +15,7 @@ mod endpoints_tests;
 pub mod format;
 pub mod keys;
 pub mod memory;
+pub mod redis;
 pub mod rows;
 
 pub use backend::Backend;
@@ -22,3 +23,4 @@ pub use check::check;
 pub use embedded::EmbeddedStore;
 pub use format::digest;
 pub use memory::MemoryStore;
+pub use redis::RedisStore;

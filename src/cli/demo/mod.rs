@@ -18,7 +18,7 @@ use self::run::Outcome;
 use self::sample::Sample;
 use super::api::Api;
 use super::{Failure, SettingsArgs, print};
-use crate::settings::{Assignment, Loaded, Settings, load};
+use crate::settings::{Assignment, Backend, Loaded, Settings, load};
 use crate::shutdown::{self, Signals};
 use crate::startup::{self, Running};
 use crate::telemetry;
@@ -60,6 +60,7 @@ fn settings(args: &SettingsArgs, dir: &TempDir) -> Result<Settings, Failure> {
     let Loaded { mut settings, .. } = loaded;
     // Whatever is configured: the demonstration never touches a real store, and calls itself
     // without a key.
+    settings.store.backend = Backend::Embedded;
     settings.store.embedded.data_dir = dir.path().join("data");
     settings.keys.clear();
     if !settings.http.listen.ip().is_loopback() {

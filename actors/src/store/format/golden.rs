@@ -362,6 +362,7 @@ fn records() -> Vec<Sample> {
         buried("cancellation", Kind::Cancellation),
         buried("manifest", Kind::Manifest),
         sample("claim", id(1), |id| encode_claim(*id), decode_claim),
+        sample("held_claim", (id(1), [9; 32]), |(id, d)| encode_held_claim(*id, d), decode_held_claim),
         sample("logged_claim", ([7; 16], id(1)), |(c, id)| encode_logged_claim(*c, *id), decode_logged_claim),
         sample("secret", [9; 16], |s| encode_secret(*s), decode_secret),
         sample("mark", (), |()| encode_mark(), |bytes| body(Record::Mark, bytes).map(|_| ())),

@@ -35,12 +35,12 @@ pub use feed::{
     is_stock_change,
 };
 pub use records::{
-    Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead, decode_lane,
-    decode_logged_claim, decode_number, decode_partition, decode_position, decode_secret, decode_settled,
-    decode_store, decode_wave, encode_carton, encode_claim, encode_counter, encode_dead,
-    encode_lane_instruction, encode_lane_report, encode_lane_transaction, encode_logged_claim, encode_mark,
-    encode_number, encode_partition, encode_position, encode_secret, encode_settled, encode_store,
-    encode_untold_position, encode_wave, is_untold_position,
+    Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead,
+    decode_held_claim, decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position,
+    decode_secret, decode_settled, decode_store, decode_wave, encode_carton, encode_claim, encode_counter,
+    encode_dead, encode_held_claim, encode_lane_instruction, encode_lane_report, encode_lane_transaction,
+    encode_logged_claim, encode_mark, encode_number, encode_partition, encode_position, encode_secret,
+    encode_settled, encode_store, encode_untold_position, encode_wave, is_untold_position,
 };
 
 /// The only format so far, of every kind.
@@ -84,6 +84,7 @@ enum Record {
     Replay = 45,
     Notice = 46,
     ProgressBesides = 47,
+    HeldClaim = 60,
 }
 
 /// Why bytes are not the value they should be.

@@ -10,7 +10,7 @@ use crate::domain::ids::{ReleaseId, TransactionId};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
-use crate::ports::store::{DeadKind, DeadLetter, Instruction, Lane, ManifestCarton, Settled};
+use crate::ports::store::{DeadKind, DeadLetter, Digest, Instruction, Lane, ManifestCarton, Settled};
 use crate::ports::trouble::Trouble;
 
 /// A claim: the id of the transaction that holds it.
@@ -43,6 +43,25 @@ pub fn decode_logged_claim(bytes: &[u8]) -> Decoded<([u8; 16], TransactionId)> {
     let body = body(Record::LoggedClaim, bytes)?;
     let (claim, id) = body.split_at_checked(16).ok_or(FormatError::Short)?;
     Ok((array(claim)?, id_of(id)?))
+}
+
+/// A claim where it lies apart from its transaction: the id that holds it or is to hold it, and the
+/// digest of what was asked for.
+#[must_use]
+pub fn encode_held_claim(id: TransactionId, digest: &Digest) -> Vec<u8> {
+    let mut bytes = with(Record::HeldClaim, id.0.as_bytes());
+    bytes.extend_from_slice(digest);
+    bytes
+}
+
+/// Reads such a claim.
+///
+/// # Errors
+/// When the bytes are not one.
+pub fn decode_held_claim(bytes: &[u8]) -> Decoded<(TransactionId, Digest)> {
+    let body = body(Record::HeldClaim, bytes)?;
+    let (id, digest) = body.split_at_checked(16).ok_or(FormatError::Short)?;
+    Ok((id_of(id)?, array(digest)?))
 }
 
 /// The value of rows whose key says everything.

@@ -352,9 +352,31 @@ pub fn dead_deliveries(
     after: Option<(EndpointId, u64)>,
     limit: usize,
 ) -> Result<Vec<DeadDelivery>, RowError> {
+    dead_under(rows, &[], after, limit)
+}
+
+/// The same of one endpoint.
+///
+/// # Errors
+/// When rows cannot be read or decoded.
+pub fn dead_deliveries_of(
+    rows: &dyn ReadRows,
+    id: EndpointId,
+    after: Option<(EndpointId, u64)>,
+    limit: usize,
+) -> Result<Vec<DeadDelivery>, RowError> {
+    dead_under(rows, &keys::of_endpoint(id), after, limit)
+}
+
+fn dead_under(
+    rows: &dyn ReadRows,
+    prefix: &[u8],
+    after: Option<(EndpointId, u64)>,
+    limit: usize,
+) -> Result<Vec<DeadDelivery>, RowError> {
     let mut found = Vec::new();
     let after = after.map(|(id, sequence)| keys::dead_delivery(id, sequence));
-    rows.walk(Table::DeadDeliveries, &[], after.as_deref(), &mut |key, value| {
+    rows.walk(Table::DeadDeliveries, prefix, after.as_deref(), &mut |key, value| {
         if found.len() == limit {
             return Ok(Walk::Stop);
         }

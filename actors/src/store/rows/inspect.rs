@@ -33,7 +33,7 @@ pub fn damaged_endpoints(rows: &dyn ReadRows) -> Result<Vec<(EndpointId, String)
     Ok(damaged)
 }
 
-/// The rows of one endpoint; see [`crate::ports::endpoints::EndpointStore::delivery_rows`].
+/// The rows of the next endpoint; see [`crate::ports::endpoints::EndpointStore::delivery_rows`].
 ///
 /// # Errors
 /// When rows cannot be read.
@@ -44,7 +44,14 @@ pub fn delivery_rows(
     let next =
         [Table::Deliveries, Table::DeadDeliveries].into_iter().map(|table| next_id(rows, table, after));
     let next: Vec<Option<EndpointId>> = next.collect::<Result<_, _>>()?;
-    let Some(endpoint) = next.into_iter().flatten().min() else { return Ok(None) };
+    next.into_iter().flatten().min().map(|endpoint| delivery_rows_of(rows, endpoint)).transpose()
+}
+
+/// The rows of this endpoint.
+///
+/// # Errors
+/// When rows cannot be read.
+pub fn delivery_rows_of(rows: &dyn ReadRows, endpoint: EndpointId) -> Result<DeliveryRows, RowError> {
     let mut found = DeliveryRows { endpoint, ..DeliveryRows::default() };
     rows.walk(Table::Deliveries, &keys::of_endpoint(endpoint), None, &mut |key, value| {
         let number = keys::u64_at(key, NUMBER_AT);
@@ -90,7 +97,7 @@ pub fn delivery_rows(
         }
         Ok(Walk::On)
     })?;
-    Ok(Some(found))
+    Ok(found)
 }
 
 /// The first endpoint behind another that has rows in a table.

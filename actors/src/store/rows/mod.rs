@@ -24,22 +24,24 @@ use super::format::{self, Counter, FormatError, PartitionRow};
 use super::keys::{self, CHUNK_BYTES, Key, Table};
 use crate::domain::fact::Recorded;
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
+use crate::domain::time::Timestamp;
 use crate::ports::store::{CommitError, Lane, ReadError};
 
 pub use accept::{accept, append_reports};
 pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merged as claimed};
 pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
 pub use endpoints::{
-    attempts, change_endpoint, create_endpoint, dead_deliveries, dead_delivery, deliveries, endpoint,
-    endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, replays, take_endpoint,
+    attempts, change_endpoint, create_endpoint, dead_deliveries, dead_deliveries_of, dead_delivery,
+    deliveries, endpoint, endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, replays,
+    take_endpoint,
 };
 pub use feed::{announcement, estimates, feed, feed_bounds, sequences, sweep_feeds};
-pub use inspect::{damaged_endpoints, delivery_rows};
+pub use inspect::{damaged_endpoints, delivery_rows, delivery_rows_of};
 pub use names::{LAYOUT, begin, claim_hasher, lease_serials, register};
 pub use read::{
     cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,
 };
-pub use sweep::sweep;
+pub use sweep::{claims_of, due, sweep};
 pub use turn::{commit, take};
 
 /// Reads rows as one transaction sees them.
@@ -95,6 +97,24 @@ pub trait WriteRows: ReadRows {
     /// # Errors
     /// When the backend cannot write.
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, RowError>;
+
+    /// Lanes and feeds where the backend numbers their entries itself; `None` where they are rows like
+    /// all others.
+    fn queues(&mut self) -> Option<&mut dyn Queues> {
+        None
+    }
+}
+
+/// Lanes and feeds whose entries get their numbers when the transaction is written, or later.
+pub trait Queues {
+    /// Appends to a lane.
+    fn enqueue(&mut self, partition: PartitionId, lane: Lane, value: &[u8]);
+
+    /// Takes an entry, which must be there.
+    fn dequeue(&mut self, partition: PartitionId, lane: Lane, n: u64);
+
+    /// Appends to a client's feed what happened at `at`.
+    fn tell(&mut self, client: ClientNo, entry: &[u8], at: Timestamp);
 }
 
 /// Why an operation failed. Its transaction must be aborted.
@@ -233,12 +253,20 @@ impl Write<'_> {
 
     /// Appends to a lane.
     fn enqueue(&mut self, partition: PartitionId, lane: Lane, value: &[u8]) -> Result<(), RowError> {
+        if let Some(queues) = self.rows.queues() {
+            queues.enqueue(partition, lane, value);
+            return Ok(());
+        }
         let n = self.next(keys::lane_counter(partition, lane))?;
         self.put_chunked(Table::Lanes, &keys::lane_entry(partition, lane, n), value)
     }
 
     /// Takes an entry out of a lane.
     fn dequeue(&mut self, partition: PartitionId, lane: Lane, n: u64) -> Result<(), RowError> {
+        if let Some(queues) = self.rows.queues() {
+            queues.dequeue(partition, lane, n);
+            return Ok(());
+        }
         if !self.delete_chunked(Table::Lanes, &keys::lane_entry(partition, lane, n))? {
             return Err(RowError::Broken(format!("no entry {n} in {lane:?} of {partition:?}")));
         }
@@ -258,6 +286,9 @@ impl Write<'_> {
         fact: &Recorded,
     ) -> Result<(), RowError> {
         let value = if client == ClientNo::HOUSE {
+            format::encode_fact(fact)
+        } else if let Some(queues) = self.rows.queues() {
+            queues.tell(client, &format::encode_feed(id, version), fact.at);
             format::encode_fact(fact)
         } else {
             let sequence = self.next(keys::feed_counter(client))?;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::{ClaimHash, ReadRows, RowError, Walk, Write, decoded, keys_under, misshapen, read_chunked};
+use super::{
+    ClaimHash, ClaimHasher, ReadRows, RowError, Walk, Write, decoded, keys_under, misshapen, read_chunked,
+};
 use crate::domain::command::Kind;
 use crate::domain::fact::Fact;
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::time::Timestamp;
-use crate::ports::store::{StoredTransaction, Tombstone};
+use crate::ports::store::{Digest, StoredTransaction, Tombstone};
 use crate::store::format;
 use crate::store::keys::{self, Table};
 
@@ -35,8 +37,11 @@ pub fn sweep(
     Ok(expired.len() + gone.len())
 }
 
-/// The first entries that are more than `age` old.
-fn due(
+/// The first entries of `ended` or `tombstones` that are more than `age` old.
+///
+/// # Errors
+/// When rows cannot be read.
+pub fn due(
     rows: &dyn ReadRows,
     table: Table,
     now: Timestamp,
@@ -104,18 +109,30 @@ fn tombstone_of(stored: &StoredTransaction) -> Option<Tombstone> {
     })
 }
 
-fn erase(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
-    write.rows.delete(Table::Tombstones, &keys::ended(ended_at, id))?;
-    let Some(bytes) = read_chunked(&*write.rows, Table::Tx, &keys::command(id))? else { return Ok(()) };
+/// The digest of a tombstone and the claims that lead to it; `None` when there is none that can be read.
+///
+/// # Errors
+/// When rows cannot be read.
+pub fn claims_of(
+    rows: &dyn ReadRows,
+    hasher: ClaimHasher,
+    id: TransactionId,
+) -> Result<Option<(Digest, Vec<ClaimHash>)>, RowError> {
+    let Some(bytes) = read_chunked(rows, Table::Tx, &keys::command(id))? else { return Ok(None) };
     let read = decoded(|| format!("the tombstone of {id}"), format::decode_tombstone(id, &bytes));
-    let Some((tombstone, _)) = readable(id, read)? else { return Ok(()) };
-    let hasher = write.claims.hasher();
+    let Some((tombstone, _)) = readable(id, read)? else { return Ok(None) };
     let mut claims = vec![hasher.reference(tombstone.client, tombstone.kind, &tombstone.reference)];
     let keys_prefix = keys::keys_of(id);
-    for back in keys_under(&*write.rows, Table::Tx, &keys_prefix)? {
+    for back in keys_under(rows, Table::Tx, &keys_prefix)? {
         let hash = back.get(keys_prefix.len()..).and_then(|hash| hash.try_into().ok());
         claims.push(ClaimHash(hash.ok_or_else(|| misshapen(Table::Tx))?));
     }
+    Ok(Some((tombstone.digest, claims)))
+}
+
+fn erase(write: &mut Write<'_>, id: TransactionId, ended_at: Timestamp) -> Result<(), RowError> {
+    write.rows.delete(Table::Tombstones, &keys::ended(ended_at, id))?;
+    let Some((_, claims)) = claims_of(&*write.rows, write.claims.hasher(), id)? else { return Ok(()) };
     for claim in claims {
         write.claims.release(write.rows, claim, id)?;
     }

@@ -9,7 +9,7 @@ use crate::ports::store::{CommitError, Fence, Lane, NewEstimate, NewFacts, Point
 use crate::store::format::{self, CommandHead, PartitionRow};
 use crate::store::keys::{self, Table};
 
-/// Raises the epoch; see [`crate::ports::store::Store::take`].
+/// Raises the epoch, to `epoch_min` at least; see [`crate::ports::store::Store::take`].
 ///
 /// # Errors
 /// When rows cannot be read or written.
@@ -17,13 +17,14 @@ pub fn take(
     write: &mut Write<'_>,
     partition: PartitionId,
     nonce: u64,
+    epoch_min: u64,
 ) -> Result<Result<Fence, CommitError>, RowError> {
     if write.room == super::Room::Nothing {
         return Ok(Err(CommitError::Full));
     }
     let mut row = write.partition(partition)?;
     row.trouble.start();
-    let epoch = row.epoch + 1;
+    let epoch = (row.epoch + 1).max(epoch_min);
     write.set_partition(partition, &PartitionRow { epoch, nonce, ..row })?;
     Ok(Ok(Fence { partition, epoch, nonce }))
 }
@@ -125,9 +126,14 @@ fn tell(
     let Some(position) = super::position(&*write.rows, home, client, sku)? else {
         return Err(RowError::Broken(format!("there is no position of {sku} to tell of")));
     };
-    let sequence = write.next(keys::feed_counter(client))?;
     let change = StockChange { id: StockChange::entry_id(at, home, sku), sku: sku.clone(), position };
-    write.rows.put(Table::Feed, &keys::feed(client, sequence), &format::encode_stock_change(&change))?;
+    let entry = format::encode_stock_change(&change);
+    if let Some(queues) = write.rows.queues() {
+        queues.tell(client, &entry, at);
+    } else {
+        let sequence = write.next(keys::feed_counter(client))?;
+        write.rows.put(Table::Feed, &keys::feed(client, sequence), &entry)?;
+    }
     write.rows.put(Table::Stock, &key, &format::encode_position(&position))
 }
 
@@ -135,10 +141,17 @@ fn tell(
 fn tell_estimate(write: &mut Write<'_>, new: &NewEstimate) -> Result<(), RowError> {
     let NewEstimate { id, client, version, at, estimate } = *new;
     let mut told = super::feed::readable_estimates(&*write.rows, id)?;
-    let sequence = write.next(keys::feed_counter(client))?;
-    told.push(ToldEstimate { sequence, version, at, estimate });
     let pointer = format::encode_feed(id, Points::Estimate(version).number());
-    write.rows.put(Table::Feed, &keys::feed(client, sequence), &pointer)?;
+    let sequence = if let Some(queues) = write.rows.queues() {
+        queues.tell(client, &pointer, at);
+        // Its number is given later, and stands elsewhere.
+        0
+    } else {
+        let sequence = write.next(keys::feed_counter(client))?;
+        write.rows.put(Table::Feed, &keys::feed(client, sequence), &pointer)?;
+        sequence
+    };
+    told.push(ToldEstimate { sequence, version, at, estimate });
     write.rows.put(Table::Tx, &keys::estimates(id), &format::encode_estimates(&told))
 }
 

@@ -1,0 +1,223 @@
+//! The server on a real Redis: what it promises there, and what it does when either dies, stands
+//! still, or comes back without what it held.
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::redis_server::{DURABLE, Redis};
+use crate::server::{TestServer, client, wavegate};
+use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, status_when};
+
+/// A server and the Redis that it uses; the server ends first.
+struct House {
+    server: TestServer,
+    redis: Redis,
+    _dir: tempfile::TempDir,
+}
+
+impl House {
+    fn start() -> House {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let redis = Redis::start(dir.path(), &DURABLE);
+        let warehouses = fast_warehouses(&[]);
+        let [backend, urls] = redis.sets();
+        let server = TestServer::start_with(&[&warehouses, "manifests.close_every=100ms", &backend, &urls]);
+        House { server, redis, _dir: dir }
+    }
+
+    async fn stock(&self, http: &reqwest::Client, sku: &str, quantity: u32) {
+        let body = receipt(&format!("stock-{sku}"), "ATL1", sku, quantity);
+        let (status, accepted) = post(http, self.server.at("/v1/inventory/moves"), &body).await;
+        assert_eq!(status, 202, "{accepted}");
+        status_when(http, &self.server.url, &id_of(&accepted), |d| d["state"] == "applied").await;
+    }
+
+    async fn order(&self, http: &reqwest::Client, reference: &str) -> (u16, Value) {
+        post(http, self.server.at("/v1/orders"), &order(reference, "ATL1", "SKU-R", 1)).await
+    }
+
+    /// Orders again and again until it is accepted.
+    async fn order_until_accepted(&self, http: &reqwest::Client, reference: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (status, accepted) = self.order(http, reference).await;
+            if status == 202 {
+                return id_of(&accepted);
+            }
+            assert_eq!(status, 503, "{accepted}");
+            assert!(Instant::now() < until, "nothing is accepted within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn ships(&self, http: &reqwest::Client, ids: &[String]) {
+        for id in ids {
+            let document = status_when(http, &self.server.url, id, |d| d["done"] == true).await;
+            assert_eq!(document["state"], "shipped", "{document}");
+        }
+    }
+
+    /// Ends the server in order and runs `store check`.
+    fn check(&mut self) {
+        assert!(self.server.term().success());
+        let mut check = wavegate();
+        check.args(["store", "check"]);
+        for set in self.redis.sets() {
+            check.args(["--set", &set]);
+        }
+        let check = check.output().unwrap();
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(check.status.success(), "{}{}", said(&check.stdout), said(&check.stderr));
+    }
+}
+
+/// All events of the only client, by their pages.
+async fn events(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let url = server.at(&format!("/v1/events?limit=50{after}"));
+        let page: Value =
+            http.get(url).header("accept", "application/json").send().await.unwrap().json().await.unwrap();
+        let items = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
+        if items.is_empty() {
+            return all;
+        }
+        all.extend(items.iter().cloned());
+        after = format!("&after={}", page["next"].as_str().unwrap_or_else(|| panic!("{page}")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_in_redis_ship_and_a_killed_server_loses_none() {
+    let mut house = House::start();
+    let http = client();
+    let (_, ready) = get(&http, house.server.at("/readyz")).await;
+    assert_eq!(ready["durability"], "fsync", "{ready}");
+    house.stock(&http, "SKU-R", 1_000).await;
+    let (status, accepted) = house.order(&http, "first").await;
+    assert_eq!((status, &accepted["durability"]), (202, &json!("fsync")), "{accepted}");
+    house.ships(&http, &[id_of(&accepted)]).await;
+
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(id_of(&house.order(&http, &format!("k{n}")).await.1));
+        if n == 15 || n == 30 {
+            house.server.kill();
+            house.server.restart();
+        }
+    }
+    let (status, again) = house.order(&http, "k3").await;
+    assert_eq!((status, id_of(&again)), (202, ids[3].clone()), "a repeat is a replay");
+    house.ships(&http, &ids).await;
+    let (_, stock) = get(&http, house.server.at("/v1/warehouses/ATL1/inventory/SKU-R")).await;
+    assert_eq!((&stock["on_hand"], &stock["reserved"]), (&json!(959), &json!(0)), "{stock}");
+
+    let told = events(&http, &house.server).await;
+    let distinct: BTreeSet<_> = told.iter().map(|e| e["id"].to_string()).collect();
+    assert_eq!(distinct.len(), told.len(), "no event twice");
+    for id in &ids {
+        let of = told.iter().filter(|e| e["subject"] == json!(format!("{id}"))).count();
+        assert!(of == 0 || of >= 5, "{of} events of {id}");
+    }
+    let shipped = told.iter().filter(|e| e["type"] == "wavegate.order.shipped").count();
+    assert_eq!(shipped, 41, "every order tells that it shipped");
+    house.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_and_restarted_on_its_data_is_gone_on_with() {
+    let mut house = House::start();
+    let http = client();
+    house.stock(&http, "SKU-R", 1_000).await;
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        ids.push(house.order_until_accepted(&http, &format!("a{n}")).await);
+        if n == 10 {
+            house.redis.restart();
+        }
+    }
+    house.ships(&http, &ids).await;
+    house.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_redis_stands_still_orders_get_503_in_time_and_then_everything_goes_on() {
+    let mut house = House::start();
+    let http = client();
+    house.stock(&http, "SKU-R", 1_000).await;
+    let mut ids = vec![house.order_until_accepted(&http, "before").await];
+    let pid = house.server.pid();
+    house.redis.signal("STOP");
+    for n in 0..6 {
+        let begun = Instant::now();
+        let (status, refused) = house.order(&http, &format!("s{n}")).await;
+        assert_eq!(status, 503, "{refused}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    }
+    assert_eq!(get(&http, house.server.at("/healthz")).await.0, 200);
+    assert_eq!(get(&http, house.server.at("/readyz")).await.0, 503);
+    house.redis.signal("CONT");
+    // Word for word again: whatever became of the first, there is one of each.
+    for n in 0..6 {
+        ids.push(house.order_until_accepted(&http, &format!("s{n}")).await);
+    }
+    house.ships(&http, &ids).await;
+    assert_eq!((house.server.pid(), house.server.has_ended()), (pid, false), "without a restart");
+    house.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_empty_is_refused_with_what_to_do() {
+    let mut house = House::start();
+    let http = client();
+    house.stock(&http, "SKU-R", 10).await;
+    house.redis.kill();
+    house.redis.empty();
+    house.redis.restart();
+    let until = Instant::now() + PATIENCE;
+    while !house.server.log().contains("bring its data back") {
+        assert!(Instant::now() < until, "it says nothing: {}", house.server.log());
+        let (status, refused) = house.order(&http, "lost").await;
+        assert_eq!(status, 503, "{refused}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(get(&http, house.server.at("/readyz")).await.0, 503);
+    assert!(!house.server.has_ended());
+}
+
+#[test]
+fn a_redis_that_cannot_keep_a_202_stops_the_start_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let weak =
+        Redis::start(&dir.path().join("weak"), &["--appendonly", "no", "--requirepass", "geheim-geheim"]);
+    let [backend, urls] = weak.sets();
+    let urls = urls.replace("redis://", "redis://:geheim-geheim@");
+    let start = |further: &[&str]| {
+        let mut serve = wavegate();
+        serve.current_dir(dir.path()).args(["serve", "--set", "http.listen=127.0.0.1:0"]);
+        for set in [backend.as_str(), &urls].into_iter().chain(further.iter().copied()) {
+            serve.args(["--set", set]);
+        }
+        serve.output().unwrap()
+    };
+    let refused = start(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("appendonly") && said.contains("store.redis.assume_durability"), "{said}");
+    assert!(!said.contains("geheim"), "{said}");
+
+    let nobody = start(&["store.redis.urls=[\"redis://:geheim-geheim@127.0.0.1:1\"]"]);
+    let said = String::from_utf8_lossy(&nobody.stderr);
+    assert_eq!(nobody.status.code(), Some(3), "{said}");
+    assert!(said.contains("127.0.0.1:1") && !said.contains("geheim"), "{said}");
+
+    let show = wavegate().args(["config", "show", "--set", &urls]).output().unwrap();
+    let said = String::from_utf8_lossy(&show.stdout);
+    assert!(show.status.success() && said.contains("store.redis.urls") && !said.contains("geheim"), "{said}");
+    for later in ["store.redis.cluster=true", "store.redis.durability=\"replicated\""] {
+        let later = start(&[later]);
+        let said = String::from_utf8_lossy(&later.stderr);
+        assert!(later.status.code() == Some(2) && said.contains("not in this version"), "{said}");
+    }
+}
