@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::server::{TestServer, client, wavegate};
+use crate::server::{TestServer, client};
 use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, status_when};
 
 /// Kills in one run.
@@ -129,7 +129,7 @@ async fn a_process_killed_at_random_moments_loses_nothing_it_acknowledged() {
         assert!(shipped[code] > 0, "{code} shipped nothing");
     }
     assert!(server.term().success());
-    let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
+    let check = server.check_command().output().unwrap();
     assert!(
         check.status.success(),
         "{}{}",

@@ -196,10 +196,7 @@ impl Inner {
     }
 
     /// Looks which ids are transactions, or what is left of them.
-    pub(super) async fn find(
-        &self,
-        ids: impl Iterator<Item = TransactionId>,
-    ) -> Result<Vec<Found>, LinkError> {
+    async fn find(&self, ids: impl Iterator<Item = TransactionId>) -> Result<Vec<Found>, LinkError> {
         let mut ask = redis::pipe();
         for id in ids {
             ask.cmd("HGET").arg(Slot::Partition(id.home()).key(&format!("t:{id}"))).arg(COMMAND);
