@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use actix_web::web::Bytes;
 use serde_json::{Value, json};
 
-use crate::server::{TestServer, client, wavegate};
+use crate::server::{TestServer, client};
 use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, status_when};
 use crate::sse::{self, Event, Stream};
 use crate::webhooks::{self, Heard, Receiver};
@@ -154,7 +154,7 @@ async fn a_process_killed_at_random_moments_loses_nothing_it_acknowledged() {
 /// The server ends in order, and nothing is wrong in the store that it leaves.
 fn ends_clean(server: &mut TestServer) {
     assert!(server.term().success());
-    let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
+    let check = server.check_command().output().unwrap();
     assert!(
         check.status.success(),
         "{}{}",

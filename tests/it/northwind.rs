@@ -145,7 +145,7 @@ async fn real_orders_submitted_in_bulk_end_as_their_facts_demand() {
         .collect();
     assert_eq!(before, again);
     assert!(server.term().success());
-    let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
+    let check = server.check_command().output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
 

@@ -11,7 +11,7 @@ use wavegate_engine::ports::fate::Fate;
 use wavegate_engine::store::EmbeddedStore;
 
 use crate::door::{self, ACME, Answer, OPERATOR, WMS, keys, request, send};
-use crate::server::{TestServer, client, wavegate};
+use crate::server::{TestServer, client};
 use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, status_when};
 
 const LETTERS: &str = "/v1/ops/dead-letters";
@@ -70,7 +70,7 @@ async fn available(server: &TestServer, sku: &str) -> Value {
 
 fn store_is_sound(server: &mut TestServer) {
     assert!(server.term().success());
-    let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
+    let check = server.check_command().output().unwrap();
     let text = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
     assert!(check.status.success(), "{text}");
 }

@@ -61,12 +61,7 @@ impl House {
     /// Ends the server in order and runs `store check`.
     fn check(&mut self) {
         assert!(self.server.term().success());
-        let mut check = wavegate();
-        check.args(["store", "check"]);
-        for set in self.redis.sets() {
-            check.args(["--set", &set]);
-        }
-        let check = check.output().unwrap();
+        let check = self.server.check_command().output().unwrap();
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(check.status.success(), "{}{}", said(&check.stdout), said(&check.stderr));
     }

@@ -100,6 +100,16 @@ impl TestServer {
         self.child.wait().expect("the end of a killed process");
     }
 
+    /// `store check` on the store of this server, which must have ended.
+    pub(crate) fn check_command(&self) -> Command {
+        let mut command = wavegate();
+        command.current_dir(self.dir.path()).args(["store", "check"]);
+        for set in self.sets.iter().filter(|set| set.starts_with("store.")) {
+            command.args(["--set", set]);
+        }
+        command
+    }
+
     /// Sends SIGTERM without waiting.
     pub(crate) fn signal_term(&self) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid())).status();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::floor::{TestWms, free_port};
 use crate::northwind;
-use crate::server::{TestServer, client, wavegate};
+use crate::server::{TestServer, client};
 use crate::shop::{PATIENCE, get, id_of, order, post, receipt, status_when};
 
 /// A warehouse that works as fast as a test wants it.
@@ -61,7 +61,7 @@ async fn order_some(http: &reqwest::Client, server: &TestServer, count: u64) -> 
 /// Stops Wavegate in order and checks its store at rest.
 fn check_store(server: &mut TestServer) {
     assert!(server.term().success());
-    let check = wavegate().current_dir(server.dir().path()).args(["store", "check"]).output().unwrap();
+    let check = server.check_command().output().unwrap();
     let text = String::from_utf8_lossy(&check.stdout).into_owned() + &String::from_utf8_lossy(&check.stderr);
     assert!(check.status.success(), "{text}");
 }

@@ -74,6 +74,7 @@
 //! emptied while no process serves is begun anew.
 
 mod accept;
+mod claims;
 mod endpoint_store;
 mod fetch;
 mod link;
