@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::Inner;
 use super::link::{Call, LinkError, Lua};
@@ -25,7 +26,7 @@ const ITEMS_MAX: usize = 1_024;
 
 /// An append under an id that is older than this is refused, in ms: only so can a void that stays for
 /// twice as long stop all of them.
-const APPEND_WITHIN_MS: u64 = 3_600_000;
+pub(super) const APPEND_WITHIN_MS: u64 = 3_600_000;
 
 /// How long a void stays, in s.
 const VOID_S: u64 = 7_200;
@@ -42,6 +43,7 @@ pub(super) type Batch = (Vec<NewCommand>, oneshot::Sender<Vec<Verdict>>);
 /// Takes what is queued, round by round, until the store is dropped. One round at a time: so two equal
 /// commands of this process never race.
 pub(super) async fn run(inner: Arc<Inner>, mut batches: mpsc::Receiver<Batch>) {
+    let mut receipts: Option<JoinHandle<()>> = None;
     while let Some(first) = batches.recv().await {
         inner.vitals.takes(1);
         let mut all = vec![first];
@@ -60,12 +62,23 @@ pub(super) async fn run(inner: Arc<Inner>, mut batches: mpsc::Receiver<Batch>) {
             items.extend(batch);
         }
         let begun = tokio::time::Instant::now();
-        let mut verdicts = inner.accept(&items).await.into_iter();
+        let era = inner.receipts.era();
+        let mut verdicts = inner.accept(&items).await;
         inner.vitals.commits(count, begun.elapsed());
-        for (n, answer) in answers {
-            // Whoever has hung up asks again.
-            let _gone = answer.send(verdicts.by_ref().take(n).collect());
+        if let Some(before) = receipts.take() {
+            // A panic there has cost its answers.
+            let _ended = before.await;
         }
+        // While they are synced the next round is accepted.
+        let kept = Arc::clone(&inner.receipts);
+        receipts = Some(tokio::spawn(async move {
+            kept.keep(era, &items, &mut verdicts).await;
+            let mut verdicts = verdicts.into_iter();
+            for (n, answer) in answers {
+                // Whoever has hung up asks again.
+                let _gone = answer.send(verdicts.by_ref().take(n).collect());
+            }
+        }));
     }
 }
 
@@ -126,14 +139,24 @@ fn holder(value: Value) -> Option<Holder> {
 }
 
 /// What is found under an id.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Transaction(Digest),
 }
 
+impl Found {
+    /// True for a transaction, or what is left of one.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Found::Nothing => false,
+            Found::Transaction(_) => true,
+        }
+    }
+}
+
 impl Inner {
     /// Judges and accepts commands; verdicts stand in their order.
-    async fn accept(&self, items: &[NewCommand]) -> Vec<Verdict> {
+    pub(super) async fn accept(&self, items: &[NewCommand]) -> Vec<Verdict> {
         let mut items: Vec<Item<'_>> = items.iter().map(|new| self.item(new)).collect();
         // Commands that share a claim wait for each other; all others go together.
         while items.iter().any(Item::open) {
@@ -420,7 +443,10 @@ impl Inner {
     }
 
     /// Looks which ids are transactions, or what is left of them.
-    async fn find(&self, ids: impl Iterator<Item = TransactionId>) -> Result<Vec<Found>, LinkError> {
+    pub(super) async fn find(
+        &self,
+        ids: impl Iterator<Item = TransactionId>,
+    ) -> Result<Vec<Found>, LinkError> {
         let mut ask = redis::pipe();
         for id in ids {
             ask.cmd("HGET").arg(Slot::Partition(id.home()).key(&format!("t:{id}"))).arg(COMMAND);
