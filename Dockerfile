@@ -1,4 +1,4 @@
-# One node with the embedded store. Build: docker build -t wavegate .
+# One node. Build: docker build -t wavegate .
 FROM rust:1-bookworm AS build
 WORKDIR /build
 COPY . .
@@ -13,6 +13,8 @@ VOLUME /data
 EXPOSE 8080
 # Longer than shutdown.grace (20 s), or a stop would be a kill.
 STOPSIGNAL SIGTERM
+# What it keeps itself is in the volume: the embedded store, or on Redis the receipts of what it accepted.
 ENV WAVEGATE__STORE__EMBEDDED__DATA_DIR=/data
+ENV WAVEGATE__STORE__REDIS__RECEIPTS_DIR=/data/receipts
 ENTRYPOINT ["wavegate"]
 CMD ["serve"]

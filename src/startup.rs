@@ -26,7 +26,7 @@ use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
-use wavegate_engine::store::redis::{self, RedisOptions, RedisStore};
+use wavegate_engine::store::redis::{self, ReceiptOptions, RedisOptions, RedisStore};
 use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
@@ -132,7 +132,7 @@ pub(crate) async fn start(settings: &Settings, faults: Arc<dyn Faults>) -> Resul
     let listener = TcpListener::bind(address).map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
 
-    let store = open_store(settings)?;
+    let store = open_store(settings, Purpose::Serve)?;
     let durability = store.durability();
     let options = options(settings, store, faults)?;
     let engine = Engine::start(options).await.map_err(|e| refused(settings, e))?;
@@ -144,8 +144,17 @@ pub(crate) async fn start(settings: &Settings, faults: Arc<dyn Faults>) -> Resul
     Ok(Running { address, durability, engine, http, http_handle, drain, grace: settings.shutdown.grace })
 }
 
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    /// To accept and work.
+    Serve,
+    /// To look at it.
+    Check,
+}
+
 /// Opens the store of the settings; used by `serve`, `demo` and the `store` sub-commands.
-pub(crate) fn open_store(settings: &Settings) -> Result<SharedStore, Error> {
+pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<SharedStore, Error> {
     match settings.store.backend {
         Backend::Embedded => {
             let embedded = &settings.store.embedded;
@@ -162,7 +171,14 @@ pub(crate) fn open_store(settings: &Settings) -> Result<SharedStore, Error> {
                     "store.redis.assume_durability: nobody asks Redis whether it keeps what a 202 promises"
                 );
             }
-            let store = RedisStore::open(&RedisOptions { url, assume_durability })?;
+            let receipts = match purpose {
+                Purpose::Serve => Some(ReceiptOptions {
+                    dir: of.receipts_dir.clone(),
+                    keep: settings.transactions.retention.min(redis::KEEP_MAX),
+                }),
+                Purpose::Check => None,
+            };
+            let store = RedisStore::open(&RedisOptions { url, assume_durability, receipts })?;
             Ok(Arc::new(store))
         }
     }

@@ -43,4 +43,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = format::decode_dead_delivery(endpoint, 1, bytes);
     let _ = format::decode_replay(Uuid::nil(), bytes);
     let _ = format::decode_notice(bytes);
+    let _ = format::decode_receipt(bytes);
+    let _ = format::decode_receipts_head(bytes);
 });

@@ -102,6 +102,7 @@ impl Passed {
         }
         option("--set", "http.listen=127.0.0.1:0".into());
         option("--set", format!("store.embedded.data_dir={:?}", dir.join("data")));
+        option("--set", format!("store.redis.receipts_dir={:?}", dir.join("receipts")));
         Served::start(dir, args)
     }
 }

@@ -47,7 +47,7 @@ fn existing(settings: &Settings) -> Result<(), Failure> {
 }
 
 fn check_store(settings: &Settings) -> Result<(), Failure> {
-    let store = startup::open_store(settings)?;
+    let store = startup::open_store(settings, startup::Purpose::Check)?;
     let violations = actix_rt::System::new().block_on(check(&*store));
     for violation in &violations {
         print(&format!("{violation}\n"))?;

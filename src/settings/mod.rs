@@ -135,6 +135,9 @@ pub(crate) struct Redis {
     pub(crate) durability: RedisDurability,
     /// Whatever Redis says of its own settings.
     pub(crate) assume_durability: bool,
+    /// Of what this process accepted lately; relative to the working directory.
+    #[serde(deserialize_with = "parse::path")]
+    pub(crate) receipts_dir: PathBuf,
 }
 
 impl fmt::Debug for Redis {

@@ -6,6 +6,7 @@ mod bad_input;
 mod batch;
 mod bench;
 mod cli;
+mod compose;
 mod door;
 mod estimates;
 mod events;

@@ -58,6 +58,40 @@ impl House {
         }
     }
 
+    /// Every one of these is there, and none of them a second time; nobody is told that it is not.
+    async fn has(&self, http: &reqwest::Client, orders: &[(String, String)]) {
+        let until = Instant::now() + PATIENCE;
+        for (reference, id) in orders {
+            loop {
+                let (status, document) = get(http, self.server.at(&format!("/v1/status/{id}"))).await;
+                if status == 200 {
+                    assert_eq!(document["reference"], json!(reference), "{document}");
+                    break;
+                }
+                assert_eq!(status, 503, "{reference} was acknowledged: {document}");
+                assert!(Instant::now() < until, "it cannot be read within {PATIENCE:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(&self.order_until_accepted(http, reference).await, id, "a repeat is a replay");
+        }
+        let (status, all) = get(http, self.server.at("/v1/orders?limit=500")).await;
+        let found: Vec<_> = all["items"].as_array().into_iter().flatten().collect();
+        let references: BTreeSet<_> = found.iter().map(|order| order["reference"].to_string()).collect();
+        assert_eq!(status, 200, "{all}");
+        assert_eq!((found.len(), references.len()), (orders.len(), orders.len()), "{all}");
+    }
+
+    async fn order_some(&self, http: &reqwest::Client, prefix: &str, count: usize) -> Vec<(String, String)> {
+        let mut some = Vec::new();
+        for n in 0..count {
+            let reference = format!("{prefix}{n}");
+            let (status, accepted) = self.order(http, &reference).await;
+            assert_eq!(status, 202, "{accepted}");
+            some.push((reference, id_of(&accepted)));
+        }
+        some
+    }
+
     /// Ends the server in order and runs `store check`.
     fn check(&mut self) {
         assert!(self.server.term().success());
@@ -215,4 +249,49 @@ fn a_redis_that_cannot_keep_a_202_stops_the_start_and_says_why() {
         let said = String::from_utf8_lossy(&later.stderr);
         assert!(later.status.code() == Some(2) && said.contains("not in this version"), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_the_end_of_what_it_acknowledged_gets_every_order_again() {
+    let mut house = House::start();
+    let http = client();
+    house.stock(&http, "SKU-R", 1_000).await;
+    let early = house._dir.path().join("early");
+    let mut orders = house.order_some(&http, "early", 5).await;
+    let ids: Vec<String> = orders.iter().map(|(_, id)| id.clone()).collect();
+    house.ships(&http, &ids).await;
+    house.redis.copy_data(&early);
+
+    // Some of them ship before they are lost, some have only been accepted.
+    let shipped = house.order_some(&http, "shipped", 5).await;
+    let ids: Vec<String> = shipped.iter().map(|(_, id)| id.clone()).collect();
+    house.ships(&http, &ids).await;
+    orders.extend(shipped);
+    orders.extend(house.order_some(&http, "late", 20).await);
+    let pid = house.server.pid();
+    house.redis.kill();
+    house.redis.put_back(&early);
+    house.redis.restart();
+    house.has(&http, &orders).await;
+    assert!(house.server.log().contains("it was put back"), "{}", house.server.log());
+    assert_eq!((house.server.pid(), house.server.has_ended()), (pid, false), "without a restart");
+
+    // Once more, and the server dies as well before it can put anything back.
+    orders.extend(house.order_some(&http, "last", 10).await);
+    house.redis.kill();
+    house.server.kill();
+    house.redis.put_back(&early);
+    house.redis.restart();
+    house.server.restart();
+    house.has(&http, &orders).await;
+    let ids: Vec<String> = orders.iter().map(|(_, id)| id.clone()).collect();
+    house.ships(&http, &ids).await;
+    let (_, stock) = get(&http, house.server.at("/v1/warehouses/ATL1/inventory/SKU-R")).await;
+    let left = 1_000 - orders.len();
+    assert_eq!(
+        (&stock["on_hand"], &stock["reserved"]),
+        (&json!(left), &json!(0)),
+        "each shipped once: {stock}"
+    );
+    house.check();
 }

@@ -36,6 +36,11 @@ impl Redis {
         panic!("redis-server does not start");
     }
 
+    /// Where it listens, on loopback.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What makes a server use it, as options of `--set`.
     pub(crate) fn sets(&self) -> [String; 2] {
         let urls = format!("store.redis.urls=[\"redis://127.0.0.1:{}\"]", self.port);
@@ -59,10 +64,29 @@ impl Redis {
         std::fs::remove_dir_all(self.dir.join("appendonlydir")).expect("its append-only files");
     }
 
+    /// Copies what a running one has on disk by now.
+    pub(crate) fn copy_data(&self, to: &Path) {
+        copy(&self.dir.join("appendonlydir"), to);
+    }
+
+    /// Gives a killed one what was copied: it has lost all since, as a replica that lagged.
+    pub(crate) fn put_back(&self, from: &Path) {
+        self.empty();
+        copy(from, &self.dir.join("appendonlydir"));
+    }
+
     /// Sends a signal: STOP or CONT.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.server.id())).status();
         assert!(status.expect("a shell").success(), "SIG{name} was not sent");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for file in std::fs::read_dir(from).expect("append-only files") {
+        let file = file.expect("a file").path();
+        std::fs::copy(&file, to.join(file.file_name().expect("its name"))).expect("a copy");
     }
 }
 

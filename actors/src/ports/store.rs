@@ -288,7 +288,7 @@ pub struct Registered {
 pub type Digest = [u8; 32];
 
 /// A command to accept.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCommand {
     /// The id it gets if it is new; its home is the partition it is queued in.
     pub id: TransactionId,

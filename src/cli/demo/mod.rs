@@ -62,6 +62,7 @@ fn settings(args: &SettingsArgs, dir: &TempDir) -> Result<Settings, Failure> {
     // without a key.
     settings.store.backend = Backend::Embedded;
     settings.store.embedded.data_dir = dir.path().join("data");
+    settings.store.redis.receipts_dir = dir.path().join("receipts");
     settings.keys.clear();
     if !settings.http.listen.ip().is_loopback() {
         settings.http.listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());

@@ -32,7 +32,8 @@ use crate::ports::endpoints::{
     StoredEndpoint, Which,
 };
 use crate::ports::store::{
-    DeadKind, DeadLetter, FeedEntry, Instruction, Lane, ManifestCarton, Points, Settled,
+    DeadKind, DeadLetter, FeedEntry, IdempotencyKey, Instruction, Lane, ManifestCarton, NewCommand, Points,
+    Settled,
 };
 use crate::ports::trouble::{Span, Thing, Trouble};
 
@@ -501,8 +502,31 @@ fn hooks() -> Vec<Sample> {
     samples
 }
 
+fn receipts() -> Vec<Sample> {
+    let receipt = |name: &str, full: bool| {
+        let trace = TraceContext { trace_id: 1, parent_id: 2, flags: 1, state: None };
+        let accepted = Accepted { correlation: "call-1".parse().unwrap(), trace };
+        let key = IdempotencyKey { call: Kind::Order, key: "k-1".to_owned() };
+        let new = NewCommand {
+            id: id(2),
+            client: ClientNo(5),
+            key: full.then_some(key),
+            command: Command::Order(order_command(full)),
+            digest: [0xCD; 32],
+            ship_to: full.then(|| ship_to(true)),
+            accepted: Recorded { at: Timestamp(1_764_000_000_001), fact: Fact::Accepted(accepted) },
+            backlog_max: u64::MAX,
+        };
+        let encode = |(at, new): &(Timestamp, NewCommand)| encode_receipt(*at, new.id, new);
+        sample(&format!("receipt.{name}"), (Timestamp(1_764_000_000_002), new), encode, decode_receipt)
+    };
+    let store = Uuid::from_u128(7);
+    let head = sample("receipts_head", store, |id| encode_receipts_head(*id), decode_receipts_head);
+    vec![receipt("full", true), receipt("least", false), head]
+}
+
 fn samples() -> Vec<Sample> {
-    [facts(), commands(), reports(), records(), hooks()].into_iter().flatten().collect()
+    [facts(), commands(), reports(), records(), hooks(), receipts()].into_iter().flatten().collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

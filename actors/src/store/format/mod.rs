@@ -12,6 +12,7 @@ mod facts;
 mod feed;
 #[cfg(test)]
 mod golden;
+mod receipts;
 mod records;
 
 use serde::de::DeserializeOwned;
@@ -34,6 +35,7 @@ pub use feed::{
     decode_estimates, decode_feed, decode_stock_change, encode_estimates, encode_feed, encode_stock_change,
     is_stock_change,
 };
+pub use receipts::{decode_receipt, decode_receipts_head, encode_receipt, encode_receipts_head};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead,
     decode_held_claim, decode_lane, decode_logged_claim, decode_number, decode_partition, decode_position,
@@ -85,6 +87,8 @@ enum Record {
     Notice = 46,
     ProgressBesides = 47,
     HeldClaim = 60,
+    Receipt = 61,
+    ReceiptsHead = 62,
 }
 
 /// Why bytes are not the value they should be.

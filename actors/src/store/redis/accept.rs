@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::Inner;
 use super::claims::{key_field, own};
@@ -35,6 +36,7 @@ pub(super) type Batch = (Vec<NewCommand>, oneshot::Sender<Vec<Verdict>>);
 /// Takes what is queued, round by round, until the store is dropped. One round at a time: so two equal
 /// commands of this process never race.
 pub(super) async fn run(inner: Arc<Inner>, mut batches: mpsc::Receiver<Batch>) {
+    let mut receipts: Option<JoinHandle<()>> = None;
     while let Some(first) = batches.recv().await {
         inner.vitals.takes(1);
         let mut all = vec![first];
@@ -53,12 +55,23 @@ pub(super) async fn run(inner: Arc<Inner>, mut batches: mpsc::Receiver<Batch>) {
             items.extend(batch);
         }
         let begun = tokio::time::Instant::now();
-        let mut verdicts = inner.accept(&items).await.into_iter();
+        let era = inner.receipts.era();
+        let mut verdicts = inner.accept(&items).await;
         inner.vitals.commits(count, begun.elapsed());
-        for (n, answer) in answers {
-            // Whoever has hung up asks again.
-            let _gone = answer.send(verdicts.by_ref().take(n).collect());
+        if let Some(before) = receipts.take() {
+            // A panic there has cost its answers.
+            let _ended = before.await;
         }
+        // While they are synced the next round is accepted.
+        let kept = Arc::clone(&inner.receipts);
+        receipts = Some(tokio::spawn(async move {
+            kept.keep(era, &items, &mut verdicts).await;
+            let mut verdicts = verdicts.into_iter();
+            for (n, answer) in answers {
+                // Whoever has hung up asks again.
+                let _gone = answer.send(verdicts.by_ref().take(n).collect());
+            }
+        }));
     }
 }
 
@@ -107,7 +120,7 @@ fn verdict_of(e: &LinkError) -> Verdict {
 
 impl Inner {
     /// Judges and accepts commands; verdicts stand in their order.
-    async fn accept(&self, items: &[NewCommand]) -> Vec<Verdict> {
+    pub(super) async fn accept(&self, items: &[NewCommand]) -> Vec<Verdict> {
         let mut items: Vec<Item<'_>> = items.iter().map(|new| self.item(new)).collect();
         // Commands that share a claim wait for each other; all others go together.
         while items.iter().any(Item::open) {

@@ -36,9 +36,19 @@ fn holder(value: Value) -> Option<Holder> {
 }
 
 /// What is found under an id.
-enum Found {
+pub(super) enum Found {
     Nothing,
     Transaction(Digest),
+}
+
+impl Found {
+    /// True for a transaction, or what is left of one.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Found::Nothing => false,
+            Found::Transaction(_) => true,
+        }
+    }
 }
 
 impl Inner {
@@ -196,7 +206,10 @@ impl Inner {
     }
 
     /// Looks which ids are transactions, or what is left of them.
-    async fn find(&self, ids: impl Iterator<Item = TransactionId>) -> Result<Vec<Found>, LinkError> {
+    pub(super) async fn find(
+        &self,
+        ids: impl Iterator<Item = TransactionId>,
+    ) -> Result<Vec<Found>, LinkError> {
         let mut ask = redis::pipe();
         for id in ids {
             ask.cmd("HGET").arg(Slot::Partition(id.home()).key(&format!("t:{id}"))).arg(COMMAND);

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, cmd};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::replies::{bytes, list};
-use super::server::{Doubt, check_settings};
+use super::server::{Doubt, check_settings, run_id};
 use crate::ports::store::{CommitError, ReadError};
 use crate::store::format;
 use crate::store::keys;
@@ -113,6 +113,12 @@ pub(super) struct Shared {
     pub(super) store: parking_lot::Mutex<Option<Uuid>>,
     /// How the last call found Redis.
     pub(super) standing: parking_lot::Mutex<Standing>,
+    /// The run of Redis that is known to have all that was accepted: no other is used. `None`: any.
+    pub(super) run: parking_lot::Mutex<Option<String>>,
+    /// Told when another run is met.
+    pub(super) behind: Notify,
+    /// Says nothing of what it finds: others do.
+    pub(super) is_quiet: bool,
 }
 
 /// How a Redis was found.
@@ -129,7 +135,7 @@ pub(super) enum Standing {
 impl Shared {
     /// Says once when it changes.
     fn found(&self, standing: Standing, why: &dyn std::error::Error) {
-        if std::mem::replace(&mut *self.standing.lock(), standing) == standing {
+        if self.is_quiet || std::mem::replace(&mut *self.standing.lock(), standing) == standing {
             return;
         }
         let (redis, why) = (self.client.get_connection_info().addr(), with_causes(why));
@@ -144,8 +150,17 @@ impl Shared {
         }
     }
 
+    /// Whether a run may be used; who looks after the receipts hears of one that may not.
+    fn check_run(&self, run: &str) -> Result<(), LinkError> {
+        if self.run.lock().as_deref().is_none_or(|known| known == run) {
+            return Ok(());
+        }
+        self.behind.notify_one();
+        Err(LinkError::Unfit(Arc::new(Doubt::Behind)))
+    }
+
     fn found_well(&self) {
-        if std::mem::replace(&mut *self.standing.lock(), Standing::Well) != Standing::Well {
+        if !self.is_quiet && std::mem::replace(&mut *self.standing.lock(), Standing::Well) != Standing::Well {
             tracing::info!(redis = %self.client.get_connection_info().addr(), "redis answers again");
         }
     }
@@ -169,6 +184,7 @@ struct Connected {
     generation: u64,
     connection: MultiplexedConnection,
     scripts: Arc<Vec<Vec<u8>>>,
+    run: Arc<str>,
 }
 
 impl Link {
@@ -246,7 +262,8 @@ impl Link {
         }
     }
 
-    async fn forget(&self, generation: Option<u64>) {
+    /// Gives up the connection: all of them, or the one of this number.
+    pub(super) async fn forget(&self, generation: Option<u64>) {
         let mut state = self.state.lock().await;
         let current = state.connected.as_ref().map(|c| c.generation);
         if generation.is_none() || current == generation {
@@ -265,9 +282,9 @@ impl Link {
             return Err(e.clone());
         }
         match self.connect().await {
-            Ok((connection, scripts)) => {
+            Ok(connected) => {
                 state.generation += 1;
-                let connected = Connected { generation: state.generation, connection, scripts };
+                let connected = Connected { generation: state.generation, ..connected };
                 state.connected = Some(connected.clone());
                 state.failed = None;
                 self.shared.found_well();
@@ -282,19 +299,20 @@ impl Link {
         }
     }
 
-    async fn connect(&self) -> Result<(MultiplexedConnection, Arc<Vec<Vec<u8>>>), LinkError> {
+    async fn connect(&self) -> Result<Connected, LinkError> {
         let apart = |e| LinkError::Apart(Arc::new(e));
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(CONNECT_TIMEOUT));
         let connecting = self.shared.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connecting.await.map_err(apart)?;
-        check_settings(&mut connection, self.shared.assume_durability).await.map_err(
-            |doubt| match doubt {
-                Doubt::Unread(e) => LinkError::Apart(e),
-                other => LinkError::Unfit(Arc::new(other)),
-            },
-        )?;
+        let run =
+            check_settings(&mut connection, self.shared.assume_durability).await.map_err(
+                |doubt| match doubt {
+                    Doubt::Unread(e) => LinkError::Apart(e),
+                    other => LinkError::Unfit(Arc::new(other)),
+                },
+            )?;
         let expected = *self.shared.store.lock();
         let mut pipeline = redis::pipe();
         pipeline.cmd("HGET").arg(Slot::Meta.key("names")).arg(keys::STORE);
@@ -312,16 +330,31 @@ impl Link {
         } else {
             answers.next();
         }
+        // The last that is asked of it: one that holds no store of ours is never written.
+        self.shared.check_run(&run)?;
         connection.set_response_timeout(RESPONSE_TIMEOUT);
-        Ok((connection, Arc::new(answers.filter_map(bytes).collect())))
+        let scripts = Arc::new(answers.filter_map(bytes).collect());
+        Ok(Connected { generation: 0, connection, scripts, run: run.into() })
+    }
+
+    /// The run of Redis that the connection leads to.
+    pub(super) async fn run_id(&self) -> Result<Arc<str>, LinkError> {
+        Ok(self.connected().await?.run)
     }
 
     /// Asks on the connection as it is whether Redis answers, and still holds this store.
     pub(super) async fn look(&self) -> Result<(), LinkError> {
         let expected = *self.shared.store.lock();
         let mut pipeline = redis::pipe();
-        pipeline.cmd("HGET").arg(Slot::Meta.key("names")).arg(keys::STORE);
-        let found = self.ask(&pipeline).await?.into_iter().next().and_then(bytes);
+        pipeline.cmd("HGET").arg(Slot::Meta.key("names")).arg(keys::STORE).cmd("INFO").arg("server");
+        let mut answers = self.ask(&pipeline).await?.into_iter().map(bytes);
+        let (found, info) = (answers.next().flatten(), answers.next().flatten().unwrap_or_default());
+        if let Err(e) = self.shared.check_run(&run_id(&String::from_utf8_lossy(&info))) {
+            // Something between here and Redis has moved the connection to another one.
+            self.forget(None).await;
+            self.shared.found(Standing::Unfit, &e);
+            return Err(e);
+        }
         let found = found.and_then(|record| format::decode_store(&record).ok()).map(|(id, _)| id);
         match expected {
             Some(expected) if found != Some(expected) => {

@@ -66,6 +66,10 @@
 //! asks every new connection for these settings. Writes go down one connection to one Redis, reads down
 //! another. A call without an answer in 750 ms is of unknown outcome.
 //!
+//! A Redis that took over, or came back, may have lost the end of what another acknowledged. So a run of
+//! Redis that was not met before is used only when what was accepted lately has been put back into it
+//! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew.
+//!
 //! # Not supported yet
 //!
 //! Redis Cluster; replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; several nodes on one
@@ -82,6 +86,8 @@ mod overlay;
 mod place;
 mod program;
 mod reads;
+mod receipts;
+mod recover;
 mod relay;
 mod replies;
 mod server;
@@ -91,6 +97,7 @@ mod transact;
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +116,8 @@ use crate::ports::store_report::StoreVitals;
 use link::{Link, LinkError, Shared, Standing};
 use overlay::Fetch;
 use place::Slot;
+use receipts::Receipts;
+pub use receipts::{KEEP_MAX, ReceiptOptions};
 use relay::Relay;
 use replies::{list, number};
 pub use server::Doubt;
@@ -121,6 +130,8 @@ pub struct RedisOptions {
     pub url: String,
     /// Use a Redis whose settings cannot be read, or do not give the durability, and answer for it.
     pub assume_durability: bool,
+    /// The log of what was accepted lately; `None` for who accepts nothing.
+    pub receipts: Option<ReceiptOptions>,
 }
 
 /// Why a Redis could not be used.
@@ -147,6 +158,19 @@ pub enum OpenError {
         #[source]
         source: Arc<Doubt>,
     },
+    /// The log of receipts cannot be kept.
+    #[error(
+        "the receipts in {} cannot be kept; choose a directory of this process alone with \
+         --set store.redis.receipts_dir=DIR",
+        .dir.display()
+    )]
+    Receipts {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// It was written by another release.
     #[error("the store in redis has layout {found}, this release reads {supported}")]
     WrongFormat {
@@ -162,6 +186,9 @@ const QUEUE_MAX: usize = 4_096;
 
 /// How often Redis is looked at, and what nobody reads is relayed.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often old receipts are looked for: as often as a file of them ends.
+const DROP_EVERY: Duration = Duration::from_secs(60);
 
 /// A store in one Redis.
 pub struct RedisStore {
@@ -181,6 +208,7 @@ struct Inner {
     vitals: StoreVitals,
     /// Partitions that are known to be noted.
     noted: parking_lot::Mutex<BTreeSet<PartitionId>>,
+    receipts: Arc<Receipts>,
 }
 
 /// The thread that talks to Redis ended before it answered.
@@ -201,7 +229,11 @@ impl RedisStore {
             assume_durability: options.assume_durability,
             store: parking_lot::Mutex::new(None),
             standing: parking_lot::Mutex::new(Standing::Well),
+            run: parking_lot::Mutex::new(None),
+            behind: tokio::sync::Notify::new(),
+            is_quiet: false,
         });
+        let kept = options.receipts.clone();
         let address = shared.client.get_connection_info().addr().to_string();
         let system = |source| OpenError::Apart { address: address.clone(), source: Box::new(source) };
         let (opened, opening) = std::sync::mpsc::sync_channel(1);
@@ -221,9 +253,10 @@ impl RedisStore {
                 };
                 let handle = runtime.handle().clone();
                 runtime.block_on(async {
-                    let begun = Inner::begin(shared, &of_thread).await.map(Arc::new);
+                    let begun = Inner::begin(shared, &of_thread, kept).await.map(Arc::new);
                     if let Ok(inner) = &begun {
                         tokio::spawn(watch(Arc::clone(inner)));
+                        tokio::spawn(keep_settled(Arc::clone(inner)));
                     }
                     let _nobody_waits = opened.send(begun.map(|inner| (inner, handle)));
                     // An error says that the store was dropped; that is what is waited for.
@@ -258,7 +291,11 @@ impl RedisStore {
 }
 
 impl Inner {
-    async fn begin(shared: Arc<Shared>, address: &str) -> Result<Inner, OpenError> {
+    async fn begin(
+        shared: Arc<Shared>,
+        address: &str,
+        kept: Option<ReceiptOptions>,
+    ) -> Result<Inner, OpenError> {
         let apart = |e: CommitError| OpenError::Apart { address: address.to_owned(), source: Box::new(e) };
         let writes = Link::new(Arc::clone(&shared));
         writes.look().await.map_err(|e| match e {
@@ -277,6 +314,10 @@ impl Inner {
             return Err(OpenError::WrongFormat { found, supported: LAYOUT });
         }
         *shared.store.lock() = Some(id);
+        let receipts = Receipts::open(kept.as_ref(), id).map_err(|source| {
+            let dir = kept.map(|kept| kept.dir).unwrap_or_default();
+            OpenError::Receipts { dir, source }
+        })?;
         let reads = Link::new(shared);
         let inner = Inner {
             writes,
@@ -286,7 +327,11 @@ impl Inner {
             relay: Relay::default(),
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
+            receipts: Arc::new(receipts),
         };
+        recover::settle(&inner)
+            .await
+            .map_err(|source| OpenError::Apart { address: address.to_owned(), source: Box::new(source) })?;
         // What the process before has logged and nobody relayed.
         let noted = inner.partitions().await.map_err(|e| apart(CommitError::Unavailable(Arc::new(e))))?;
         noted.iter().for_each(|partition| inner.relay.wrote(*partition));
@@ -333,6 +378,24 @@ impl Inner {
             self.vitals.commits(items, begun.elapsed());
         }
         written
+    }
+}
+
+/// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
+async fn keep_settled(inner: Arc<Inner>) {
+    loop {
+        let behind = inner.writes.shared.behind.notified();
+        if tokio::time::timeout(DROP_EVERY, behind).await.is_err() {
+            inner.receipts.drop_old().await;
+            continue;
+        }
+        while let Err(e) = recover::settle(&inner).await {
+            tracing::warn!(
+                error = link::with_causes(&e),
+                "what was accepted is not put back yet; it is tried again"
+            );
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
     }
 }
 

@@ -38,6 +38,12 @@ pub enum Doubt {
          --set store.redis.assume_durability=true"
     )]
     Silent(#[source] Arc<RedisError>),
+    /// It may not have all that was accepted.
+    #[error(
+        "redis began anew or another one took over; what was accepted in the last minutes is being put back \
+         before anything else"
+    )]
+    Behind,
     /// It is empty, or somebody else's.
     #[error(
         "redis does not hold the store {expected} ({}); bring its data back and it goes on by itself, or, if \
@@ -63,22 +69,23 @@ fn found_in(found: &Option<Uuid>) -> String {
 const NEEDED: [(&str, &str); 3] =
     [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")];
 
-/// Looks whether Redis can give what is promised.
+/// Looks whether Redis can give what is promised, and answers the id of its run.
 ///
 /// # Errors
 /// See [`Doubt`].
 pub(super) async fn check_settings(
     connection: &mut MultiplexedConnection,
     assume_durability: bool,
-) -> Result<(), Doubt> {
+) -> Result<String, Doubt> {
     let info = one(connection, "INFO", &["server"]).await.map_err(|e| Doubt::Unread(Arc::new(e)))?;
     let info = info.into_iter().next().and_then(bytes).unwrap_or_default();
-    let version = version(&String::from_utf8_lossy(&info));
+    let info = String::from_utf8_lossy(&info);
+    let (version, run) = (version(&info), run_id(&info));
     if major(&version) < 7 {
         return Err(Doubt::Old(version));
     }
     if assume_durability {
-        return Ok(());
+        return Ok(run);
     }
     for (setting, needed) in NEEDED {
         let found = one(connection, "CONFIG", &["GET", setting]).await.map_err(|e| {
@@ -90,7 +97,14 @@ pub(super) async fn check_settings(
             return Err(Doubt::Weak { setting, found, needed });
         }
     }
-    Ok(())
+    Ok(run)
+}
+
+/// What names one run of one Redis, in what `INFO server` says: a restart and another primary have
+/// others.
+pub(super) fn run_id(info: &str) -> String {
+    let line = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    line.unwrap_or_default().trim().to_owned()
 }
 
 fn version(info: &str) -> String {
@@ -108,8 +122,10 @@ mod tests {
 
     #[test]
     fn a_version_is_read_from_what_redis_says_of_itself() {
-        let version = version("# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n");
+        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:c0ffee\r\nredis_mode:standalone\r\n";
+        let version = version(info);
         assert_eq!((version.as_str(), major(&version)), ("7.0.15", 7));
+        assert_eq!(run_id(info), "c0ffee");
         assert_eq!(major("unknown"), 0);
     }
 }

@@ -387,7 +387,7 @@ impl Store for RedisStore {
     }
 
     fn is_writable(&self) -> bool {
-        *self.inner.writes.shared.standing.lock() == Standing::Well
+        *self.inner.writes.shared.standing.lock() == Standing::Well && !self.inner.receipts.is_failing()
     }
 
     fn report(&self) -> StoreReport {

@@ -46,7 +46,7 @@ impl Redis {
     }
 
     fn open(&self) -> Result<RedisStore, OpenError> {
-        RedisStore::open(&RedisOptions { url: self.url(), assume_durability: false })
+        RedisStore::open(&RedisOptions { url: self.url(), assume_durability: false, receipts: None })
     }
 
     /// Ends it as a power cut would, and starts it again on what is in `dir`.
@@ -288,7 +288,11 @@ async fn a_redis_that_died_and_came_back_with_its_data_is_gone_on_with() {
     });
     assert!(matches!(verdicts.await[..], [Verdict::New | Verdict::Replay(_)]));
     assert_eq!(store.scan(None, 9).await.unwrap().len(), 2, "nothing acknowledged is lost");
-    commit(&store, fence, TurnCommit { wake_at: Timestamp(7), ..TurnCommit::default() }).await.unwrap();
+    // It may have lost turns that its owner knows of.
+    let turn = TurnCommit { wake_at: Timestamp(7), ..TurnCommit::default() };
+    assert!(matches!(commit(&store, fence, turn.clone()).await, Err(CommitError::Conflict)));
+    let fence = take(&store, 2).await;
+    commit(&store, fence, turn).await.unwrap();
     assert!(store.is_writable());
 }
 
@@ -342,7 +346,7 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
     let Err(OpenError::Unfit { source, .. }) = weak.open() else { panic!("it was taken") };
     let needed = matches!(*source, Doubt::Weak { setting: "appendfsync", needed: "always", .. });
     assert!(needed && source.to_string().contains("assume_durability"), "{source}");
-    let assumed = RedisOptions { url: weak.url(), assume_durability: true };
+    let assumed = RedisOptions { url: weak.url(), assume_durability: true, receipts: None };
     assert!(RedisStore::open(&assumed).is_ok());
     let evicting = [&DURABLE[..], &["--maxmemory-policy", "allkeys-lru"]].concat();
     assert!(matches!(Redis::start(&evicting).open(), Err(OpenError::Unfit { .. })));
@@ -351,7 +355,7 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 #[test]
 fn a_password_is_in_no_message() {
     let url = "redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned();
-    let Err(e) = RedisStore::open(&RedisOptions { url, assume_durability: false }) else {
+    let Err(e) = RedisStore::open(&RedisOptions { url, assume_durability: false, receipts: None }) else {
         panic!("who is there?")
     };
     let said = format!("{} {e:?}", link::with_causes(&e));
@@ -367,4 +371,69 @@ async fn scripts_that_somebody_flushed_are_loaded_again() {
     flush.cmd("SCRIPT").arg("FLUSH");
     own.inner.writes.write(&flush).await.unwrap();
     assert_eq!(accept(&store, vec![order(2, "r2", 1)]).await, [Verdict::New]);
+}
+
+/// With receipts; once whoever had them before has let them go.
+async fn kept(redis: &Redis, dir: &Path) -> Arc<RedisStore> {
+    let receipts = ReceiptOptions { dir: dir.to_owned(), keep: KEEP_MAX };
+    let options = RedisOptions { url: redis.url(), assume_durability: false, receipts: Some(receipts) };
+    Arc::new(until("it is opened", async || RedisStore::open(&options).ok()).await)
+}
+
+async fn forget_all_but_names(store: &RedisStore) {
+    let mut ask = redis::pipe();
+    ask.cmd("KEYS").arg("wg:*");
+    let keys = store.inner.reads.ask(&ask).await.unwrap().remove(0);
+    let mut lose = redis::pipe();
+    for key in replies::list(keys).into_iter().filter_map(replies::bytes) {
+        if !key.ends_with(b":names") {
+            lose.cmd("DEL").arg(key);
+        }
+    }
+    store.inner.writes.write(&lose).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_lost_is_appended_again_under_its_id_and_only_once() {
+    let (mut redis, dir) = (Redis::start(&DURABLE), tempfile::tempdir().unwrap());
+    let own = kept(&redis, dir.path()).await;
+    let store: SharedStore = own.clone();
+    let fresh = |n| TransactionId::new(SystemClock.now(), HERE, n);
+    let (plain, moved) = (recent(1, "r1", 3), NewCommand { id: fresh(2), ..receipt(2, "m1", 5) });
+    let key = IdempotencyKey { call: Kind::Order, key: "k".to_owned() };
+    let keyed = NewCommand { key: Some(key), ..recent(3, "r3", 4) };
+    let full = NewCommand { backlog_max: 0, ..recent(4, "r4", 4) };
+    let all = vec![plain.clone(), moved.clone(), keyed.clone(), full.clone()];
+    let verdicts = accept(&store, all.clone()).await;
+    assert_eq!(verdicts, [Verdict::New, Verdict::New, Verdict::New, Verdict::BacklogFull]);
+    // A retry of a node's that died with what the one before it had answered.
+    assert_eq!(accept(&store, vec![recent(5, "r1", 3)]).await, [Verdict::Replay(plain.id)]);
+    let fence = take(&store, 1).await;
+    forget_all_but_names(&own).await;
+    redis.restart();
+    until("they are put back", async || {
+        let held = store.claimed(CLIENT, Kind::Order, "r3".parse().unwrap()).await;
+        held.ok().flatten()
+    })
+    .await;
+    for new in [&plain, &moved, &keyed] {
+        let Some(Lookup::Live(stored)) = store.transaction(new.id).await.unwrap() else {
+            panic!("{} is not there", new.id)
+        };
+        assert_eq!((&stored.command, stored.facts.len()), (&new.command, 1));
+    }
+    assert_eq!(store.transaction(full.id).await.unwrap(), None, "it was refused");
+    assert_eq!(store.scan(None, 9).await.unwrap().len(), 3);
+    let again = accept(&store, vec![recent(6, "r1", 3), NewCommand { id: fresh(7), ..keyed.clone() }]).await;
+    assert_eq!(again, [Verdict::Replay(plain.id), Verdict::Replay(keyed.id)]);
+    assert_eq!(store.feed(CLIENT, 0, 9).await.unwrap().len(), 3);
+    assert!(matches!(commit(&store, fence, TurnCommit::default()).await, Err(CommitError::Conflict)));
+
+    // And by the next process, which finds them in the log of the one before.
+    forget_all_but_names(&own).await;
+    drop((own, store));
+    let store: SharedStore = kept(&redis, dir.path()).await;
+    assert_eq!(store.scan(None, 9).await.unwrap().len(), 3);
+    let image = store.load(take(&store, 2).await).await.unwrap();
+    assert!(image.open.is_empty(), "they wait in their lanes");
 }

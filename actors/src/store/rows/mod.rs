@@ -42,7 +42,7 @@ pub use read::{
     cartons, dead_letters, gather, load, orders_of, position, positions, scan, ship_to, transaction, wake_ups,
 };
 pub use sweep::{claims_of, due, sweep};
-pub use turn::{commit, take};
+pub use turn::{commit, depose, take};
 
 /// Reads rows as one transaction sees them.
 pub trait ReadRows {

@@ -29,6 +29,18 @@ pub fn take(
     Ok(Ok(Fence { partition, epoch, nonce }))
 }
 
+/// Makes every fence void that was handed out so far.
+///
+/// # Errors
+/// When rows cannot be read or written.
+pub fn depose(write: &mut Write<'_>, partition: PartitionId, nonce: u64) -> Result<(), RowError> {
+    let row = write.partition(partition)?;
+    if row.epoch == 0 {
+        return Ok(());
+    }
+    write.set_partition(partition, &PartitionRow { nonce, ..row })
+}
+
 /// Writes a turn; see [`crate::ports::store::Store::commit`].
 ///
 /// # Errors
