@@ -7,8 +7,8 @@ use crate::domain::endpoint::{DisabledReason, EndpointId, Fortune};
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{
-    ATTEMPTS_KEPT, Attempt, Changed, DeadDelivery, Deliveries, DeliveryRecord, EndpointChange, Notice,
-    PendingDelivery, REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint,
+    ATTEMPTS_KEPT, Attempt, Changed, Deliveries, DeliveryRecord, EndpointChange, Notice, PendingDelivery,
+    REPLAYS_MAX, Replay, Rest, Skipped, Standing, StoredEndpoint,
 };
 use crate::ports::store::{CommitError, Lane};
 use crate::store::format::{self, Progress};
@@ -20,7 +20,7 @@ const ENDPOINT_KEY: usize = ID_AT + 16;
 /// Where what is numbered begins in a key of `deliveries`.
 const NUMBER_AT: usize = 17;
 
-fn id_at(key: &[u8], at: usize, table: Table) -> Result<EndpointId, RowError> {
+pub(super) fn id_at(key: &[u8], at: usize, table: Table) -> Result<EndpointId, RowError> {
     keys::id_at(key, at).map(|id| EndpointId(id.0)).ok_or_else(|| misshapen(table))
 }
 
@@ -341,78 +341,6 @@ pub fn attempts(rows: &dyn ReadRows, id: EndpointId) -> Result<Vec<(u64, Attempt
     })?;
     found.reverse();
     Ok(found)
-}
-
-/// Deliveries kept aside; see [`crate::ports::endpoints::EndpointStore::dead_deliveries`].
-///
-/// # Errors
-/// When rows cannot be read or decoded.
-pub fn dead_deliveries(
-    rows: &dyn ReadRows,
-    after: Option<(EndpointId, u64)>,
-    limit: usize,
-) -> Result<Vec<DeadDelivery>, RowError> {
-    dead_under(rows, &[], after, limit)
-}
-
-/// The same of one endpoint.
-///
-/// # Errors
-/// When rows cannot be read or decoded.
-pub fn dead_deliveries_of(
-    rows: &dyn ReadRows,
-    id: EndpointId,
-    after: Option<(EndpointId, u64)>,
-    limit: usize,
-) -> Result<Vec<DeadDelivery>, RowError> {
-    dead_under(rows, &keys::of_endpoint(id), after, limit)
-}
-
-fn dead_under(
-    rows: &dyn ReadRows,
-    prefix: &[u8],
-    after: Option<(EndpointId, u64)>,
-    limit: usize,
-) -> Result<Vec<DeadDelivery>, RowError> {
-    let mut found = Vec::new();
-    let after = after.map(|(id, sequence)| keys::dead_delivery(id, sequence));
-    rows.walk(Table::DeadDeliveries, prefix, after.as_deref(), &mut |key, value| {
-        if found.len() == limit {
-            return Ok(Walk::Stop);
-        }
-        let id = id_at(key, 0, Table::DeadDeliveries)?;
-        let sequence = keys::u64_at(key, 16).ok_or_else(|| misshapen(Table::DeadDeliveries))?;
-        found.push(decode_dead(id, sequence, value)?);
-        Ok(Walk::On)
-    })?;
-    Ok(found)
-}
-
-fn decode_dead(id: EndpointId, sequence: u64, value: &[u8]) -> Result<DeadDelivery, RowError> {
-    decoded(|| format!("dead delivery {sequence}"), format::decode_dead_delivery(id, sequence, value))
-}
-
-/// One of them; see [`crate::ports::endpoints::EndpointStore::dead_delivery`].
-///
-/// # Errors
-/// When rows cannot be read or decoded.
-pub fn dead_delivery(
-    rows: &dyn ReadRows,
-    id: EndpointId,
-    sequence: u64,
-) -> Result<Option<DeadDelivery>, RowError> {
-    match rows.get(Table::DeadDeliveries, &keys::dead_delivery(id, sequence))? {
-        Some(bytes) => decode_dead(id, sequence, bytes).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// Gives one of them up; see [`crate::ports::endpoints::EndpointStore::give_up_delivery`].
-///
-/// # Errors
-/// When rows cannot be written.
-pub fn give_up_delivery(write: &mut Write<'_>, id: EndpointId, sequence: u64) -> Result<bool, RowError> {
-    write.rows.delete(Table::DeadDeliveries, &keys::dead_delivery(id, sequence))
 }
 
 /// Drops rows of what is deleted; see [`crate::ports::endpoints::EndpointStore::purge_endpoint`].

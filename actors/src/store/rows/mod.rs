@@ -8,6 +8,7 @@
 mod accept;
 mod claims;
 mod dead;
+mod dead_deliveries;
 mod endpoints;
 mod feed;
 mod inspect;
@@ -30,10 +31,10 @@ use crate::ports::store::{CommitError, Lane, ReadError};
 pub use accept::{accept, append_reports};
 pub use claims::{ClaimHash, ClaimHasher, Claims, GENERATION, RecentClaims, merged as claimed};
 pub use dead::{dead_letter, dead_letters_total, instruct, paused, set_paused};
+pub use dead_deliveries::{dead_deliveries, dead_deliveries_of, dead_delivery, give_up_delivery};
 pub use endpoints::{
-    attempts, change_endpoint, create_endpoint, dead_deliveries, dead_deliveries_of, dead_delivery,
-    deliveries, endpoint, endpoints, endpoints_of, give_up_delivery, purge_endpoint, record, replays,
-    take_endpoint,
+    attempts, change_endpoint, create_endpoint, deliveries, endpoint, endpoints, endpoints_of,
+    purge_endpoint, record, replays, take_endpoint,
 };
 pub use feed::{announcement, estimates, feed, feed_bounds, sequences, sweep_feeds};
 pub use inspect::{damaged_endpoints, delivery_rows, delivery_rows_of};
