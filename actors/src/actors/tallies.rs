@@ -172,6 +172,7 @@ mod tests {
         let read = tallies.read();
         assert_eq!((read.door_to_door.count(), read.door_to_door.total()), (1, 90.0));
         assert!(read.ended.contains(&(State::Cancelled, 1)) && read.ended.contains(&(State::Shipped, 1)));
-        assert_eq!(read.dead_letters, [("order", 0), ("confirmation", 1), ("wave", 0)]);
+        let expected = [("order", 0), ("confirmation", 1), ("wave", 0), ("stock", 0)];
+        assert_eq!(read.dead_letters, expected);
     }
 }
