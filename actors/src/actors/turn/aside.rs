@@ -215,7 +215,6 @@ impl Turn<'_> {
                 Some(on_it) => {
                     on_it.orders.insert(id);
                 }
-                None if self.away.contains_key(&manifest) => {}
                 None if self.past_manifests.contains(&manifest) => left.push(manifest),
                 None => {}
             }
@@ -278,9 +277,14 @@ impl Turn<'_> {
             Command::Move(_) => Fact::Move(MoveFact::Rejected),
             Command::Cancellation(_) => Fact::Cancellation(CancellationFact::Rejected),
             Command::Manifest(_) => {
-                let open = OpenManifest::fold(stored).filter(|open| open.manifest.owes_loading());
-                self.away.extend(open.map(|open| (stored.id, open)));
-                self.past_manifests.insert(stored.id);
+                match OpenManifest::fold(stored).filter(|open| open.manifest.owes_loading()) {
+                    Some(open) => {
+                        self.away.insert(stored.id, open);
+                    }
+                    None => {
+                        self.past_manifests.insert(stored.id);
+                    }
+                }
                 return;
             }
             Command::Order(_) => return,

@@ -66,7 +66,7 @@ pub(crate) struct Turn<'a> {
     book: &'a mut Book,
     /// Orders that are still in the work lane: pulled now, or only cancelled there.
     visiting: BTreeMap<TransactionId, OpenOrder>,
-    /// Manifests that departed before: a repeated report about one means nothing.
+    /// Manifests that departed before: a repeated report about one means nothing, and their cartons left.
     past_manifests: BTreeSet<TransactionId>,
     /// What Inventory is to do.
     stock: StockTurn,

@@ -377,6 +377,38 @@ fn what_left_while_its_order_was_put_away_is_booked_on_its_return() {
     }
 }
 
+#[test]
+fn a_departure_that_is_reported_while_its_manifest_is_put_away_is_kept_for_later() {
+    let (site, mut book) = (site(), book());
+    let manifest = closed_manifest(5);
+    let image = PartitionImage { open: vec![manifest.clone()], ..PartitionImage::default() };
+    book.manifests = Book::restore(&image, Waits::default()).0.manifests;
+    let away = turn(&site, &mut book, |t| t.convict(Conviction::Open(id(5)), DEATHS_MAX));
+    let said = || LaneEntry {
+        lane: Lane::Control,
+        n: 7,
+        item: LaneItem::Report(Box::new(Confirmation {
+            confirmation_id: "gone".into(),
+            at: NOW,
+            report: Report::Departed { manifest: id(5) },
+        })),
+    };
+    let early = turn(&site, &mut book, |t| {
+        t.visit(&manifest);
+        t.control(vec![said()]);
+    });
+    let letter = &early.writes.dead[0];
+    assert_eq!((letter.kind, letter.entry), (DeadKind::Confirmation, Some((Lane::Control, 7))));
+    // Once the manifest is back the report can be worked again, and books what it says.
+    turn(&site, &mut book, |t| {
+        t.visit(&manifest);
+        t.control(vec![asked(Instruction::Redrive(1), &away.writes.dead[0])]);
+    });
+    let left = turn(&site, &mut book, |t| t.control(vec![said()]));
+    assert_eq!(facts_of(&left), [Fact::Manifest(ManifestFact::Departed)]);
+    assert_eq!(left.writes.dead, []);
+}
+
 fn closed_manifest(n: u64) -> StoredTransaction {
     let command = ManifestCommand {
         reference: format!("m{n}").parse().unwrap(),
