@@ -30,7 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The scripts. Their place here is their number.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 10] = [
     include_str!("lua/apply.lua"),
     include_str!("lua/append.lua"),
     include_str!("lua/void.lua"),
@@ -38,6 +38,9 @@ const SOURCES: [&str; 7] = [
     include_str!("lua/relay.lua"),
     include_str!("lua/add_key.lua"),
     include_str!("lua/evict.lua"),
+    include_str!("lua/renew.lua"),
+    include_str!("lua/assign.lua"),
+    include_str!("lua/leave.lua"),
 ];
 
 /// One of them.
@@ -50,6 +53,9 @@ pub(super) enum Lua {
     Relay,
     AddKey,
     Evict,
+    Renew,
+    Assign,
+    Leave,
 }
 
 /// A script with its keys, all of one slot, and its arguments.

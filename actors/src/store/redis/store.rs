@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::link::Standing;
+use super::members::Members;
 use super::overlay::Fetch;
 use super::place::Slot;
 use super::replies::{list, number};
@@ -20,6 +21,7 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::announcement::Announcement;
+use crate::ports::membership::Membership;
 use crate::ports::store::{
     CommitError, DeadKind, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered,
     Instruction, Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError,
@@ -76,6 +78,11 @@ fn ahead_of(home: PartitionId, turn: &TurnCommit) -> Vec<Fetch> {
 }
 
 impl Inner {
+    /// False for a node that has slept past its lease.
+    fn may_write(&self) -> bool {
+        self.members.as_ref().is_none_or(Members::may_write)
+    }
+
     async fn take(
         &self,
         partition: PartitionId,
@@ -115,6 +122,10 @@ impl Store for RedisStore {
     fn feed_epoch(&self) -> u64 {
         let (high, low) = self.inner.id.as_u64_pair();
         high ^ low
+    }
+
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        self.nodes()
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {
@@ -186,6 +197,9 @@ impl Store for RedisStore {
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
         let inner = Arc::clone(&self.inner);
+        if !inner.may_write() {
+            return Box::pin(std::future::ready(Err(CommitError::Conflict)));
+        }
         self.writing(flat(async move { inner.take(partition, nonce).await }))
     }
 
@@ -205,6 +219,9 @@ impl Store for RedisStore {
 
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
         let inner = Arc::clone(&self.inner);
+        if !inner.may_write() {
+            return Box::pin(std::future::ready(Err(CommitError::Conflict)));
+        }
         self.writing(flat(async move { inner.commit(fence, &turn).await }))
     }
 

@@ -46,7 +46,12 @@ impl Redis {
     }
 
     fn open(&self) -> Result<RedisStore, OpenError> {
-        RedisStore::open(&RedisOptions { url: self.url(), assume_durability: false, receipts: None })
+        RedisStore::open(&RedisOptions {
+            url: self.url(),
+            assume_durability: false,
+            receipts: None,
+            member: None,
+        })
     }
 
     /// Ends it as a power cut would, and starts it again on what is in `dir`.
@@ -346,7 +351,7 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
     let Err(OpenError::Unfit { source, .. }) = weak.open() else { panic!("it was taken") };
     let needed = matches!(*source, Doubt::Weak { setting: "appendfsync", needed: "always", .. });
     assert!(needed && source.to_string().contains("assume_durability"), "{source}");
-    let assumed = RedisOptions { url: weak.url(), assume_durability: true, receipts: None };
+    let assumed = RedisOptions { url: weak.url(), assume_durability: true, receipts: None, member: None };
     assert!(RedisStore::open(&assumed).is_ok());
     let evicting = [&DURABLE[..], &["--maxmemory-policy", "allkeys-lru"]].concat();
     assert!(matches!(Redis::start(&evicting).open(), Err(OpenError::Unfit { .. })));
@@ -355,7 +360,9 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 #[test]
 fn a_password_is_in_no_message() {
     let url = "redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned();
-    let Err(e) = RedisStore::open(&RedisOptions { url, assume_durability: false, receipts: None }) else {
+    let Err(e) =
+        RedisStore::open(&RedisOptions { url, assume_durability: false, receipts: None, member: None })
+    else {
         panic!("who is there?")
     };
     let said = format!("{} {e:?}", link::with_causes(&e));
@@ -376,7 +383,8 @@ async fn scripts_that_somebody_flushed_are_loaded_again() {
 /// With receipts; once whoever had them before has let them go.
 async fn kept(redis: &Redis, dir: &Path) -> Arc<RedisStore> {
     let receipts = ReceiptOptions { dir: dir.to_owned(), keep: KEEP_MAX };
-    let options = RedisOptions { url: redis.url(), assume_durability: false, receipts: Some(receipts) };
+    let options =
+        RedisOptions { url: redis.url(), assume_durability: false, receipts: Some(receipts), member: None };
     Arc::new(until("it is opened", async || RedisStore::open(&options).ok()).await)
 }
 
