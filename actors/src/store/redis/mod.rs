@@ -14,6 +14,7 @@
 //! | `wg:{meta}:names` | hash | table `meta`: store id, serials, warehouses, clients, secret | start, lease of serials |
 //! | `wg:{meta}:nodes` | hash | node → until when its lease lasts (ms of this Redis), its process, its name | each node; whoever finds a lease over deletes it |
 //! | `wg:{meta}:homes` | string | a version and which node is in charge of what | any node |
+//! | `wg:{meta}:settled` | hash | node → the run of Redis that it has put its receipts back into | each node |
 //! | `wg:{meta}:partitions` | set | partitions that were ever written | before the first write of each |
 //! | `wg:{meta}:hooks` | hash | endpoint id → its client | before an endpoint is created, after it is purged |
 //! | `wg:{i<hash>}` | string | a claim of a reference or a key: id, digest | accept; sweep deletes |
@@ -102,12 +103,12 @@ mod server;
 mod store;
 mod sweep;
 mod transact;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::{Client, IntoConnectionInfo as _, RedisError};
 use tokio::runtime::{Builder, Handle};
@@ -197,12 +198,6 @@ pub enum OpenError {
 /// Batches of commands that may wait for the acceptor. One more is `Unavailable`.
 const QUEUE_MAX: usize = 4_096;
 
-/// How often Redis is looked at, and what nobody reads is relayed.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-/// How often old receipts are looked for: as often as a file of them ends.
-const DROP_EVERY: Duration = Duration::from_secs(60);
-
 /// A store in one Redis.
 pub struct RedisStore {
     inner: Arc<Inner>,
@@ -279,8 +274,8 @@ impl RedisStore {
                         inner
                     });
                     if let Ok(inner) = &begun {
-                        tokio::spawn(watch(Arc::clone(inner)));
-                        tokio::spawn(keep_settled(Arc::clone(inner)));
+                        tokio::spawn(watch::watch(Arc::clone(inner)));
+                        tokio::spawn(watch::keep_settled(Arc::clone(inner)));
                     }
                     let _nobody_waits = opened.send(begun.map(|inner| (inner, handle)));
                     // An error says that the store was dropped; that is what is waited for.
@@ -410,40 +405,6 @@ impl Inner {
             self.vitals.commits(items, begun.elapsed());
         }
         written
-    }
-}
-
-/// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
-async fn keep_settled(inner: Arc<Inner>) {
-    loop {
-        let behind = inner.writes.shared.behind.notified();
-        if tokio::time::timeout(DROP_EVERY, behind).await.is_err() {
-            inner.receipts.drop_old().await;
-            continue;
-        }
-        while let Err(e) = recover::settle(&inner).await {
-            tracing::warn!(
-                error = link::with_causes(&e),
-                "what was accepted is not put back yet; it is tried again"
-            );
-            tokio::time::sleep(WATCH_EVERY).await;
-        }
-    }
-}
-
-/// Looks at Redis and relays what nobody has asked for, until the store is dropped.
-async fn watch(inner: Arc<Inner>) {
-    loop {
-        tokio::time::sleep(WATCH_EVERY).await;
-        for link in [&inner.writes, &inner.reads] {
-            // What it found stands in `standing`, and in the log.
-            let _found = link.look().await;
-        }
-        if *inner.writes.shared.standing.lock() == Standing::Well
-            && let Err(e) = inner.relay.settle(&inner.reads, &inner.writes).await
-        {
-            tracing::warn!(error = link::with_causes(&e), "feeds cannot be written; it is tried again");
-        }
     }
 }
 

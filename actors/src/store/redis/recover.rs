@@ -4,7 +4,10 @@
 //! 1. Every fence is made void, so that every owner reads its partition anew: it may know of turns that
 //!    this run has lost. (Not at the start: then there is no owner yet.)
 //! 2. The receipts are appended again ([`super::receipts`]).
-//! 3. If it is still the same run, it is the one that is used from here on.
+//! 3. The other nodes that are there have done the same: a client that asks again at a node which is
+//!    quicker than the one that has its receipt would get a second order. A node that does not come to it
+//!    within a lease is dead, or will find its references taken.
+//! 4. If it is still the same run, it is the one that is used from here on.
 //!
 //! Killed or refused between any two of these it is done again from the first; nothing of it is done
 //! twice to any effect. Meanwhile nothing is accepted and nobody reads: an answer from a run that has
@@ -85,6 +88,9 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
         }
     }
     let tally = beside.restore(&inner.receipts).await?;
+    if let Some(members) = &inner.members {
+        beside.others_settle(members, &run).await?;
+    }
     for link in [&beside.writes, &beside.reads] {
         if link.run_id().await? != run {
             return Err(Unsettled::Moved);
