@@ -27,7 +27,9 @@ pub(crate) fn report(node: &Node) -> Report {
         let phase = desk.phase();
         trees[phase as usize].1 += 1;
         children.push(tree(options, desk, phase));
-        if let Some(vitals) = desk.vitals_if_any() {
+        // What another node works it reports.
+        let own = desk.vitals_if_any().filter(|_| node.ownership.holds_warehouse(options.partition));
+        if let Some(vitals) = own {
             warehouses.push(warehouse(node, options, desk, vitals));
             let snapshot = desk.snapshot();
             orders[State::Accepted as usize].1 += snapshot.backlog;

@@ -92,9 +92,12 @@ impl Ownership {
         view.roster.as_ref().and_then(|roster| roster.members.first()).is_some_and(|first| first.id == me)
     }
 
-    /// True while this node is in charge of something that another one could be in charge of.
+    /// True while this node is in charge of something that another one, which stays, can be in charge of.
     pub(crate) fn hands_over(&self) -> bool {
-        self.has_others.load(Relaxed) && !self.view.read().held.is_empty()
+        let (me, view) = (self.me(), self.view.read());
+        let stays = |member: &Member| Some(member.id) != me && !member.leaving;
+        let has_heir = view.roster.as_ref().is_some_and(|roster| roster.members.iter().any(stays));
+        has_heir && !view.held.is_empty()
     }
 
     /// The House has read this. Answers what it had read before.
