@@ -1,7 +1,7 @@
 //! A real redis-server for a test: a directory and a free port of its own, killed by its id when the
 //! test is over.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -73,6 +73,20 @@ impl Redis {
     pub(crate) fn put_back(&self, from: &Path) {
         self.empty();
         copy(from, &self.dir.join("appendonlydir"));
+    }
+
+    /// What a running one says of each connection, a line each; without the one that asks.
+    pub(crate) fn connections(&self) -> Vec<String> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a running server");
+        stream.set_read_timeout(Some(START_MAX)).expect("a bound");
+        let mut stream = BufReader::new(stream);
+        stream.get_mut().write_all(b"CLIENT LIST\r\n").expect("a command");
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("a length");
+        let mut list = vec![0; line.trim().trim_start_matches('$').parse().expect("a length")];
+        stream.read_exact(&mut list).expect("the whole list");
+        let list = String::from_utf8(list).expect("text");
+        list.lines().filter(|line| !line.contains("cmd=client")).map(str::to_owned).collect()
     }
 
     /// Sends a signal: STOP or CONT.
