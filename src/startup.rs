@@ -164,7 +164,7 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
         }
         Backend::Redis => {
             let of = &settings.store.redis;
-            let RedisUrl(url) = of.urls.clone();
+            let urls = of.urls.iter().map(|RedisUrl(url)| url.clone()).collect();
             let assume_durability = of.assume_durability;
             if assume_durability {
                 tracing::warn!(
@@ -178,7 +178,8 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
                 }),
                 Purpose::Check => None,
             };
-            let store = RedisStore::open(&RedisOptions { url, assume_durability, receipts })?;
+            let is_cluster = of.cluster;
+            let store = RedisStore::open(&RedisOptions { urls, is_cluster, assume_durability, receipts })?;
             Ok(Arc::new(store))
         }
     }

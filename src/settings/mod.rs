@@ -123,12 +123,10 @@ pub(crate) struct Embedded {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Redis {
-    /// One address, which may hold a password.
+    /// Its address, or some of a cluster's, which may hold a password.
     #[serde(deserialize_with = "parse::redis")]
-    pub(crate) urls: RedisUrl,
-    /// Only false in this version.
-    #[expect(dead_code, reason = "anything but false is a fault")]
-    #[serde(deserialize_with = "parse::cluster")]
+    pub(crate) urls: Vec<RedisUrl>,
+    /// It is a cluster.
     pub(crate) cluster: bool,
     /// What a 202 promises.
     #[expect(dead_code, reason = "there is one class so far, and naming another one is a fault")]
@@ -138,6 +136,13 @@ pub(crate) struct Redis {
     /// Of what this process accepted lately; relative to the working directory.
     #[serde(deserialize_with = "parse::path")]
     pub(crate) receipts_dir: PathBuf,
+}
+
+impl Redis {
+    /// Hosts and ports, without what is secret.
+    pub(crate) fn addresses(&self) -> String {
+        self.urls.iter().map(RedisUrl::address).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl fmt::Debug for Redis {
@@ -156,6 +161,11 @@ impl RedisUrl {
         let RedisUrl(url) = self;
         let behind = url.rsplit_once('@').map_or(url.as_str(), |(_, behind)| behind);
         behind.strip_prefix("redis://").unwrap_or(behind)
+    }
+
+    /// Whether it names a database other than the first.
+    pub(crate) fn has_database(&self) -> bool {
+        self.address().split_once('/').is_some_and(|(_, database)| !matches!(database, "" | "0"))
     }
 }
 

@@ -114,7 +114,9 @@ fn verdict_of(e: &LinkError) -> Verdict {
     match e {
         LinkError::Unknown(_) => Verdict::Unknown,
         LinkError::Full => Verdict::StoreFull,
-        LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Refused(_) => Verdict::Unavailable,
+        LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Uncovered | LinkError::Refused(_) => {
+            Verdict::Unavailable
+        }
     }
 }
 

@@ -81,7 +81,10 @@ mod accept;
 mod claims;
 mod endpoint_store;
 mod fetch;
+mod identity;
 mod link;
+mod node;
+mod options;
 mod overlay;
 mod place;
 mod program;
@@ -91,17 +94,17 @@ mod recover;
 mod relay;
 mod replies;
 mod server;
+mod shared;
+mod slots;
 mod store;
 mod sweep;
 mod transact;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo as _, RedisError};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -113,7 +116,8 @@ use crate::ports::BoxFuture;
 use crate::ports::entropy::{Entropy as _, SystemEntropy};
 use crate::ports::store::{CommitError, ReadError};
 use crate::ports::store_report::StoreVitals;
-use link::{Link, LinkError, Shared, Standing};
+use link::{Link, LinkError};
+pub use options::{OpenError, RedisOptions};
 use overlay::Fetch;
 use place::Slot;
 use receipts::Receipts;
@@ -121,65 +125,8 @@ pub use receipts::{KEEP_MAX, ReceiptOptions};
 use relay::Relay;
 use replies::{list, number};
 pub use server::Doubt;
+use shared::Shared;
 use transact::Plan;
-
-/// How Redis is used.
-#[derive(Clone)]
-pub struct RedisOptions {
-    /// `redis://[user:password@]host:port[/database]`. It may hold a password: it is never shown.
-    pub url: String,
-    /// Use a Redis whose settings cannot be read, or do not give the durability, and answer for it.
-    pub assume_durability: bool,
-    /// The log of what was accepted lately; `None` for who accepts nothing.
-    pub receipts: Option<ReceiptOptions>,
-}
-
-/// Why a Redis could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Not an address of a Redis.
-    #[error("the address of redis cannot be used")]
-    Address(#[source] RedisError),
-    /// It does not answer.
-    #[error("redis at {address} does not answer")]
-    Apart {
-        /// Where it was sought.
-        address: String,
-        /// Why not.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// It cannot keep what a 202 promises.
-    #[error("redis at {address} cannot be used")]
-    Unfit {
-        /// Where it is.
-        address: String,
-        /// Why not.
-        #[source]
-        source: Arc<Doubt>,
-    },
-    /// The log of receipts cannot be kept.
-    #[error(
-        "the receipts in {} cannot be kept; choose a directory of this process alone with \
-         --set store.redis.receipts_dir=DIR",
-        .dir.display()
-    )]
-    Receipts {
-        /// Its directory.
-        dir: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It was written by another release.
-    #[error("the store in redis has layout {found}, this release reads {supported}")]
-    WrongFormat {
-        /// Its layout.
-        found: u32,
-        /// The layout that this release writes.
-        supported: u32,
-    },
-}
 
 /// Batches of commands that may wait for the acceptor. One more is `Unavailable`.
 const QUEUE_MAX: usize = 4_096;
@@ -222,19 +169,9 @@ impl RedisStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(options: &RedisOptions) -> Result<RedisStore, OpenError> {
-        let info = options.url.as_str().into_connection_info().map_err(OpenError::Address)?;
-        let client = Client::open(info).map_err(OpenError::Address)?;
-        let shared = Arc::new(Shared {
-            client,
-            assume_durability: options.assume_durability,
-            store: parking_lot::Mutex::new(None),
-            standing: parking_lot::Mutex::new(Standing::Well),
-            run: parking_lot::Mutex::new(None),
-            behind: tokio::sync::Notify::new(),
-            is_quiet: false,
-        });
+        let shared = Arc::new(options.shared()?);
         let kept = options.receipts.clone();
-        let address = shared.client.get_connection_info().addr().to_string();
+        let address = shared.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let system = |source| OpenError::Apart { address: address.clone(), source: Box::new(source) };
         let (opened, opening) = std::sync::mpsc::sync_channel(1);
         let (end, ended) = oneshot::channel::<()>();
@@ -298,10 +235,7 @@ impl Inner {
     ) -> Result<Inner, OpenError> {
         let apart = |e: CommitError| OpenError::Apart { address: address.to_owned(), source: Box::new(e) };
         let writes = Link::new(Arc::clone(&shared));
-        writes.look().await.map_err(|e| match e {
-            LinkError::Unfit(source) => OpenError::Unfit { address: address.to_owned(), source },
-            other => OpenError::Apart { address: address.to_owned(), source: Box::new(other) },
-        })?;
+        writes.look().await.map_err(|e| refused(address, e))?;
         let names = Plan::open(Slot::Meta, vec![Fetch::All(Table::Meta, keys::Key::new())]);
         let fresh = || Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
         let (id, secret) = (fresh(), fresh().into_bytes());
@@ -313,7 +247,12 @@ impl Inner {
         if found != LAYOUT {
             return Err(OpenError::WrongFormat { found, supported: LAYOUT });
         }
+        if shared.wanted.is_cluster {
+            identity::note(&writes, id).await.map_err(|e| apart(e.into()))?;
+        }
         *shared.store.lock() = Some(id);
+        // Each has been asked what it is, and not yet what it holds.
+        writes.look().await.map_err(|e| refused(address, e))?;
         let receipts = Receipts::open(kept.as_ref(), id).map_err(|source| {
             let dir = kept.map(|kept| kept.dir).unwrap_or_default();
             OpenError::Receipts { dir, source }
@@ -381,6 +320,14 @@ impl Inner {
     }
 }
 
+fn refused(address: &str, e: LinkError) -> OpenError {
+    let address = address.to_owned();
+    match e {
+        LinkError::Unfit(source) => OpenError::Unfit { address, source },
+        other => OpenError::Apart { address, source: Box::new(other) },
+    }
+}
+
 /// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
 async fn keep_settled(inner: Arc<Inner>) {
     loop {
@@ -407,7 +354,7 @@ async fn watch(inner: Arc<Inner>) {
             // What it found stands in `standing`, and in the log.
             let _found = link.look().await;
         }
-        if *inner.writes.shared.standing.lock() == Standing::Well
+        if inner.writes.shared.is_well()
             && let Err(e) = inner.relay.settle(&inner.reads, &inner.writes).await
         {
             tracing::warn!(error = link::with_causes(&e), "feeds cannot be written; it is tried again");
@@ -415,5 +362,7 @@ async fn watch(inner: Arc<Inner>) {
     }
 }
 
+#[cfg(test)]
+pub(in crate::store) mod cluster_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;

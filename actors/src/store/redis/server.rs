@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
-use redis::RedisError;
 use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
 use uuid::Uuid;
 
 use super::link::one;
 use super::replies::bytes;
+
+/// What a Redis must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Take its durability for given.
+    pub(super) assume_durability: bool,
+    /// A node of a cluster, or none.
+    pub(super) is_cluster: bool,
+}
 
 /// Why a Redis is not used.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +27,15 @@ pub enum Doubt {
     /// Scripts use what older ones do not have.
     #[error("redis is version {0}; 7.0 is the first that is supported")]
     Old(String),
+    /// Nothing can be written there.
+    #[error("redis is a replica; store.redis.urls must lead to the primary")]
+    Replica,
+    /// It is part of a cluster, and no cluster is expected.
+    #[error("redis is a node of a cluster; say so with --set store.redis.cluster=true")]
+    OfCluster,
+    /// A cluster is expected, and it is none.
+    #[error("redis is not a node of a cluster, but store.redis.cluster is true")]
+    NoCluster,
     /// An acknowledged write would not be on disk.
     #[error(
         "redis has {setting} {found}, but durability \"fsync\" needs {needed}; set it (CONFIG SET {setting} \
@@ -69,22 +87,29 @@ fn found_in(found: &Option<Uuid>) -> String {
 const NEEDED: [(&str, &str); 3] =
     [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")];
 
-/// Looks whether Redis can give what is promised, and answers the id of its run.
+/// Looks whether Redis is what is wanted and can give what is promised, and answers which run of it it is.
 ///
 /// # Errors
 /// See [`Doubt`].
 pub(super) async fn check_settings(
     connection: &mut MultiplexedConnection,
-    assume_durability: bool,
+    wanted: &Wanted,
 ) -> Result<String, Doubt> {
-    let info = one(connection, "INFO", &["server"]).await.map_err(|e| Doubt::Unread(Arc::new(e)))?;
-    let info = info.into_iter().next().and_then(bytes).unwrap_or_default();
-    let info = String::from_utf8_lossy(&info);
-    let (version, run) = (version(&info), run_id(&info));
-    if major(&version) < 7 {
-        return Err(Doubt::Old(version));
+    let info = info(connection).await.map_err(|e| Doubt::Unread(Arc::new(e)))?;
+    let version = value_of(&info, "redis_version").unwrap_or("unknown");
+    if major(version) < 7 {
+        return Err(Doubt::Old(version.to_owned()));
     }
-    if assume_durability {
+    match (value_of(&info, "redis_mode") == Some("cluster"), wanted.is_cluster) {
+        (true, false) => return Err(Doubt::OfCluster),
+        (false, true) => return Err(Doubt::NoCluster),
+        (true, true) | (false, false) => {}
+    }
+    if value_of(&info, "role") != Some("master") {
+        return Err(Doubt::Replica);
+    }
+    let run = run_in(&info);
+    if wanted.assume_durability {
         return Ok(run);
     }
     for (setting, needed) in NEEDED {
@@ -100,16 +125,34 @@ pub(super) async fn check_settings(
     Ok(run)
 }
 
-/// What names one run of one Redis, in what `INFO server` says: a restart and another primary have
-/// others.
-pub(super) fn run_id(info: &str) -> String {
-    let line = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    line.unwrap_or_default().trim().to_owned()
+/// What Redis says of itself.
+async fn info(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    let mut ask = redis::pipe();
+    ask.cmd("INFO").arg("server").cmd("INFO").arg("replication");
+    let said = ask.query_async::<Vec<Value>>(connection).await?;
+    let said: Vec<u8> = said.into_iter().filter_map(bytes).flatten().collect();
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-fn version(info: &str) -> String {
-    let line = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-    line.unwrap_or("unknown").trim().to_owned()
+/// Which run of which Redis a connection leads to now; of a replica, none that was ever used.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) async fn run_of(connection: &mut MultiplexedConnection) -> Result<String, RedisError> {
+    Ok(run_in(&info(connection).await?))
+}
+
+/// What names one run of one Redis as a primary: a restart and another primary have another run id, and
+/// one that was a replica in between has another replication id (as has one that gets its first replica,
+/// which costs nothing but looking).
+fn run_in(info: &str) -> String {
+    let of = |name| value_of(info, name).unwrap_or_default();
+    format!("{}/{}/{}", of("run_id"), of("master_replid"), of("role"))
+}
+
+fn value_of<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    let value = |line: &'i str| line.strip_prefix(name)?.strip_prefix(':');
+    info.lines().find_map(value).map(str::trim)
 }
 
 fn major(version: &str) -> u32 {
@@ -121,11 +164,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_from_what_redis_says_of_itself() {
-        let info = "# Server\r\nredis_version:7.0.15\r\nrun_id:c0ffee\r\nredis_mode:standalone\r\n";
-        let version = version(info);
-        assert_eq!((version.as_str(), major(&version)), ("7.0.15", 7));
-        assert_eq!(run_id(info), "c0ffee");
-        assert_eq!(major("unknown"), 0);
+    fn a_run_is_read_from_what_redis_says_of_itself() {
+        let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:c0ffee\r\n\
+                    # Replication\r\nrole:master\r\nmaster_replid:ab\r\nmaster_replid2:00\r\n";
+        assert_eq!(value_of(info, "redis_version").map(major), Some(7));
+        assert_eq!(run_in(info), "c0ffee/ab/master");
+        assert_ne!(run_in(info), run_in(&info.replace("replid:ab", "replid:cd")), "it was a replica since");
+        assert_eq!((value_of(info, "redis"), major("unknown")), (None, 0));
     }
 }

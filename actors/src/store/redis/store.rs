@@ -6,7 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::Standing;
 use super::overlay::Fetch;
 use super::place::Slot;
 use super::replies::{list, number};
@@ -387,7 +386,7 @@ impl Store for RedisStore {
     }
 
     fn is_writable(&self) -> bool {
-        *self.inner.writes.shared.standing.lock() == Standing::Well && !self.inner.receipts.is_failing()
+        self.inner.writes.shared.is_well() && !self.inner.receipts.is_failing()
     }
 
     fn report(&self) -> StoreReport {

@@ -23,13 +23,13 @@ const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A redis-server of a test, killed by its id when the test is over.
 pub(in crate::store) struct Redis {
-    server: Child,
-    port: u16,
-    dir: TempDir,
+    pub(super) server: Child,
+    pub(super) port: u16,
+    pub(super) dir: TempDir,
 }
 
 impl Redis {
-    fn start(settings: &[&str]) -> Redis {
+    pub(super) fn start(settings: &[&str]) -> Redis {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..20 {
             // Somebody may take the port in between; then another one is tried.
@@ -45,8 +45,13 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    fn options(&self) -> RedisOptions {
+        let urls = vec![self.url()];
+        RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None }
+    }
+
     fn open(&self) -> Result<RedisStore, OpenError> {
-        RedisStore::open(&RedisOptions { url: self.url(), assume_durability: false, receipts: None })
+        RedisStore::open(&self.options())
     }
 
     /// Ends it as a power cut would, and starts it again on what is in `dir`.
@@ -65,7 +70,7 @@ impl Drop for Redis {
 }
 
 /// Starts a server, if the port is free.
-fn serve(dir: &Path, port: u16, settings: &[&str]) -> Option<Child> {
+pub(super) fn serve(dir: &Path, port: u16, settings: &[&str]) -> Option<Child> {
     let mut server = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
@@ -115,7 +120,7 @@ async fn set_claim(store: &RedisStore, claim: ClaimHash, new: &NewCommand) {
     store.inner.writes.write(&set).await.unwrap();
 }
 
-fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
+pub(super) fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
     let id = TransactionId::new(SystemClock.now(), HERE, n);
     NewCommand { id, ..order(n, reference, quantity) }
 }
@@ -264,7 +269,7 @@ async fn a_reopened_store_has_everything_and_counts_on() {
 }
 
 /// Asks again until it is so.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let bound = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = ask().await {
@@ -346,7 +351,7 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
     let Err(OpenError::Unfit { source, .. }) = weak.open() else { panic!("it was taken") };
     let needed = matches!(*source, Doubt::Weak { setting: "appendfsync", needed: "always", .. });
     assert!(needed && source.to_string().contains("assume_durability"), "{source}");
-    let assumed = RedisOptions { url: weak.url(), assume_durability: true, receipts: None };
+    let assumed = RedisOptions { assume_durability: true, ..weak.options() };
     assert!(RedisStore::open(&assumed).is_ok());
     let evicting = [&DURABLE[..], &["--maxmemory-policy", "allkeys-lru"]].concat();
     assert!(matches!(Redis::start(&evicting).open(), Err(OpenError::Unfit { .. })));
@@ -354,10 +359,9 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 
 #[test]
 fn a_password_is_in_no_message() {
-    let url = "redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned();
-    let Err(e) = RedisStore::open(&RedisOptions { url, assume_durability: false, receipts: None }) else {
-        panic!("who is there?")
-    };
+    let urls = vec!["redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned()];
+    let options = RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None };
+    let Err(e) = RedisStore::open(&options) else { panic!("who is there?") };
     let said = format!("{} {e:?}", link::with_causes(&e));
     assert!(said.contains("127.0.0.1:1") && !said.contains("geheim"), "{said}");
 }
@@ -376,7 +380,7 @@ async fn scripts_that_somebody_flushed_are_loaded_again() {
 /// With receipts; once whoever had them before has let them go.
 async fn kept(redis: &Redis, dir: &Path) -> Arc<RedisStore> {
     let receipts = ReceiptOptions { dir: dir.to_owned(), keep: KEEP_MAX };
-    let options = RedisOptions { url: redis.url(), assume_durability: false, receipts: Some(receipts) };
+    let options = RedisOptions { receipts: Some(receipts), ..redis.options() };
     Arc::new(until("it is opened", async || RedisStore::open(&options).ok()).await)
 }
 
