@@ -26,7 +26,7 @@ use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
-use wavegate_engine::store::redis::{self, ReceiptOptions, RedisOptions, RedisStore};
+use wavegate_engine::store::redis::{self, MemberOptions, ReceiptOptions, RedisOptions, RedisStore};
 use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
@@ -178,8 +178,13 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
                 }),
                 Purpose::Check => None,
             };
+            let member = receipts.is_some().then(|| MemberOptions {
+                name: settings.cluster.node.clone(),
+                lease: settings.cluster.lease,
+            });
             let is_cluster = of.cluster;
-            let store = RedisStore::open(&RedisOptions { urls, is_cluster, assume_durability, receipts })?;
+            let options = RedisOptions { urls, is_cluster, assume_durability, receipts, member };
+            let store = RedisStore::open(&options)?;
             Ok(Arc::new(store))
         }
     }

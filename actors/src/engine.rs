@@ -25,6 +25,7 @@ use crate::actors::ingestion::{Ingestion, Submit};
 use crate::actors::letters;
 pub use crate::actors::letters::InstructError;
 pub use crate::actors::options::{Rules, Snapshot, Submission, Submitted, WarehouseOptions, Warehouses};
+use crate::actors::ownership::Ownership;
 pub use crate::actors::report;
 use crate::actors::site::Node;
 use crate::actors::tallies::Tallies;
@@ -116,6 +117,7 @@ impl Engine {
         let paused = options.store.paused().await?;
         let clients: HashMap<String, ClientNo> = registered.clients.iter().cloned().collect();
         let node = Arc::new(Node {
+            ownership: Ownership::new(options.store.membership()),
             feed_epoch: options.store.feed_epoch(),
             store: options.store,
             clock: options.clock,
@@ -323,7 +325,9 @@ impl Handle {
     /// or two that a tree may take to start (empty: ready).
     #[must_use]
     pub fn unready(&self) -> Vec<PartitionId> {
-        self.0.node.desks.iter().filter(|(_, desk)| desk.lacks_owner()).map(|(p, _)| *p).collect()
+        let node = &self.0.node;
+        let settled = node.ownership.is_settled();
+        node.desks.iter().filter(|(_, desk)| desk.lacks_owner() || !settled).map(|(p, _)| *p).collect()
     }
 
     /// What every actor has done and how it stands, what was counted of orders, and the store's own
@@ -331,6 +335,12 @@ impl Handle {
     #[must_use]
     pub fn report(&self) -> report::Report {
         census::report(&self.0.node)
+    }
+
+    /// This node's name; `None` where there can be no other.
+    #[must_use]
+    pub fn node_name(&self) -> Option<String> {
+        self.0.node.ownership.membership().map(|membership| membership.name())
     }
 
     /// True from the moment the engine is asked to stop.
@@ -359,8 +369,20 @@ impl Handle {
         while runs() && tokio::time::Instant::now() < until {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
+        if let Some(membership) = node.ownership.membership() {
+            let until = until.min(tokio::time::Instant::now() + HANDED_OVER_WITHIN);
+            while node.ownership.hands_over() && tokio::time::Instant::now() < until {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+            if let Err(why) = membership.leave().await {
+                tracing::warn!(%why, "the other nodes are not told that this one ends; they find out");
+            }
+        }
     }
 }
+
+/// How long a shutdown waits until its warehouses are assigned to other nodes.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often a shutdown looks whether the trees are gone.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);

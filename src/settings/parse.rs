@@ -63,6 +63,12 @@ pub(super) fn code<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Erro
     text(from, "1 to 32 of A-Z a-z 0-9 _ and -", |s| named(s, 32, b"_-"))
 }
 
+/// A node's name, or nothing.
+pub(super) fn node_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = |s: &str| if s.is_empty() { Some(String::new()) } else { named(s, 32, b"._-") };
+    text(from, "nothing, or 1 to 32 of A-Z a-z 0-9 . _ and -", name)
+}
+
 /// A client's name.
 pub(super) fn client<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     text(from, CLIENT_EXPECTED, client_name).map(Some)

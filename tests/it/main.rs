@@ -18,6 +18,7 @@ mod killed;
 mod life;
 mod live_events;
 mod node;
+mod nodes;
 mod northwind;
 mod operators;
 mod reading;

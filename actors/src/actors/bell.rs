@@ -55,6 +55,14 @@ impl Bell {
         }
     }
 
+    /// Says that any feed may have grown.
+    pub(crate) fn ring_all(&self) {
+        for feed in self.0.feeds.read().values() {
+            feed.rings.fetch_add(1, SeqCst);
+            feed.waiting.notify_waiters();
+        }
+    }
+
     /// Listens to a feed. In this order nothing is missed: listen, read, [`Listener::heard`], read …
     pub(crate) fn listen(&self, client: ClientNo) -> Listener {
         self.0.listeners.fetch_add(1, SeqCst);

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use super::desk::Desk;
 use super::options::WarehouseOptions;
 use super::report::{
-    ActorReport, ActorType, GateReport, Observed, Phase, Report, WarehouseReport, WebhookReport,
+    ActorReport, ActorType, GateReport, NodeReport, Observed, Phase, Report, WarehouseReport, WebhookReport,
 };
 use super::site::Node;
 use super::vitals::{TreeVitals, Vitals};
 use super::webhooks::Hook;
 use crate::domain::endpoint::EndpointId;
+use crate::domain::spread::{Charge, NodeId};
 use crate::domain::state::State;
+use crate::ports::membership::Member;
 
 /// The report of a node as it is now.
 pub(crate) fn report(node: &Node) -> Report {
@@ -57,7 +59,26 @@ pub(crate) fn report(node: &Node) -> Report {
         webhooks: webhooks(node),
         store: node.store.report(),
         waiters: node.waiters.load(),
+        nodes: nodes(node),
     }
+}
+
+/// The nodes that are there and what they are in charge of, as this one has last read it.
+pub(crate) fn nodes(node: &Node) -> Vec<NodeReport> {
+    let (Some(me), Some(roster)) = (node.ownership.me(), node.ownership.roster()) else { return Vec::new() };
+    let of = |id: NodeId| {
+        let in_charge =
+            |w: &&WarehouseOptions| roster.homes.get(&Charge::Warehouse(w.partition)) == Some(&id);
+        node.warehouses.iter().filter(in_charge).map(|w| w.code.clone()).collect()
+    };
+    let report = |member: &Member| NodeReport {
+        id: member.id,
+        name: member.name.clone(),
+        is_this: member.id == me,
+        leaving: member.leaving,
+        warehouses: of(member.id),
+    };
+    roster.members.iter().map(report).collect()
 }
 
 /// The webhook endpoints that have or had an actor.

@@ -172,10 +172,8 @@ pub(super) async fn work(
         return Err(TurnError::Ask(AskError::Gone));
     }
     site.node.tallies.durable(&ends, &dead);
-    for id in &touched {
-        site.node.waiters.wake(*id);
-    }
-    feeds.into_iter().for_each(|client| site.node.bell.ring(client));
+    let changed = touched.iter().copied().collect();
+    site.node.wrote(site.partition(), false, changed, feeds.into_iter().collect());
     let orders: Vec<TransactionId> = match full && answered {
         true => hand.book.asking().chain(touched).collect(),
         false => touched.into_iter().collect(),

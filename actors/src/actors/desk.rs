@@ -243,6 +243,11 @@ impl Desk {
         self.snapshot.write().paused = paused;
     }
 
+    /// Another node works the partition; this is what its owner there has published.
+    pub(crate) fn show(&self, snapshot: Snapshot) {
+        *self.snapshot.write() = snapshot;
+    }
+
     /// What the owner last published.
     pub(crate) fn snapshot(&self) -> Snapshot {
         *self.snapshot.read()

@@ -12,10 +12,12 @@ use super::desk::{Tree as TreeState, Wake};
 use super::home::Home;
 use super::options::Rules;
 use super::site::{Node, Site};
+use super::tenure::Tenure;
 use super::tripwire::{Stop, Tripwire};
 use super::warehouse::Warehouse;
 use crate::domain::ids::PartitionId;
 use crate::ports::faults::FaultPoint;
+use crate::ports::membership::Word;
 use crate::ports::store::CommitError;
 use crate::ports::wms::Wms;
 
@@ -55,8 +57,13 @@ struct TreeDown {
 #[rtype(result = "()")]
 pub(crate) struct Drain;
 
-enum Tree {
+pub(super) enum Tree {
     Running {
+        start: u64,
+        warehouse: Addr<Warehouse>,
+    },
+    /// It is told to end: another node is to work its warehouse.
+    Leaving {
         start: u64,
         warehouse: Addr<Warehouse>,
     },
@@ -66,10 +73,11 @@ enum Tree {
 
 /// The actor.
 pub(crate) struct House {
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     homes: Vec<Home>,
     wms: BTreeMap<PartitionId, Arc<dyn Wms>>,
-    trees: BTreeMap<PartitionId, Tree>,
+    pub(super) trees: BTreeMap<PartitionId, Tree>,
+    pub(super) tenure: Tenure,
     deaths: BTreeMap<PartitionId, VecDeque<Instant>>,
     starts: u64,
     sweeping: bool,
@@ -93,6 +101,7 @@ impl House {
             homes,
             wms,
             trees: BTreeMap::new(),
+            tenure: Tenure::default(),
             deaths: BTreeMap::new(),
             starts: 0,
             sweeping: false,
@@ -102,9 +111,10 @@ impl House {
         }
     }
 
-    /// Starts a partition's tree unless it runs or waits for its next start.
+    /// Starts a partition's tree unless it runs or waits for its next start, or another node works it.
     fn wake(&mut self, partition: PartitionId, ctx: &mut Context<Self>) {
-        if !self.node.is_ending() && !self.trees.contains_key(&partition) {
+        let is_ours = self.node.ownership.holds_warehouse(partition);
+        if is_ours && !self.node.is_ending() && !self.trees.contains_key(&partition) {
             self.start(partition, ctx);
         }
     }
@@ -156,7 +166,8 @@ impl House {
         let now = self.node.now();
         let desks: Vec<_> = self.node.desks.iter().map(|(p, d)| (*p, d.clone())).collect();
         for (partition, desk) in desks {
-            let due = desk.is_nudged() || desk.wake_at() <= now;
+            let is_ours = self.node.ownership.holds_warehouse(partition);
+            let due = is_ours && (desk.is_nudged() || desk.wake_at() <= now);
             desk.look(due);
             match self.trees.get(&partition) {
                 None if due => self.wake(partition, ctx),
@@ -170,14 +181,15 @@ impl House {
                         desk.tree_is(TreeState::Asleep);
                     }
                 }
-                None | Some(Tree::Running { .. } | Tree::Down) => {}
+                None | Some(Tree::Running { .. } | Tree::Leaving { .. } | Tree::Down) => {}
             }
         }
         self.node.waiters.tidy();
     }
 
     fn sweep(&mut self, ctx: &mut Context<Self>) {
-        if std::mem::replace(&mut self.sweeping, true) {
+        // One node sweeps for all.
+        if !self.node.ownership.is_first() || std::mem::replace(&mut self.sweeping, true) {
             return;
         }
         let swept = sweep(self.node.clone());
@@ -191,12 +203,15 @@ impl House {
 
     /// Starts the trees that the store says have something to do, and has those that run look:
     /// whoever accepted a command or a report may have died before it could nudge.
-    fn open(&mut self, ctx: &mut Context<Self>, until_answered: bool) {
+    pub(super) fn open(&mut self, ctx: &mut Context<Self>, until_answered: bool) {
         let due = self.node.store.wake_ups();
         ctx.spawn(due.into_actor(self).map(move |due, house, ctx| match due {
             Ok(due) => {
                 let now = house.node.now();
                 for (partition, at) in due {
+                    if !house.node.ownership.holds_warehouse(partition) {
+                        continue;
+                    }
                     let Some(desk) = house.node.desks.get(&partition) else { continue };
                     if desk.is_served() {
                         if at <= now {
@@ -239,6 +254,7 @@ impl Actor for House {
             // The trees of an earlier House ended with it.
             desk.tree_is(TreeState::Asleep);
         }
+        self.join(ctx);
         self.open(ctx, true);
         ctx.run_interval(TICK, |house, ctx| house.look_around(ctx));
         let every = (self.node.rules.events_retention / 2).clamp(TICK, SWEEP_EVERY);
@@ -267,8 +283,15 @@ impl Handler<TreeDown> for House {
         let _handling = self.node.house.handle();
         match self.trees.get(&partition) {
             Some(Tree::Running { start: running, .. }) if *running == start => {}
+            Some(Tree::Leaving { start: leaving, .. }) if *leaving == start => {
+                self.trees.remove(&partition);
+                self.node.ownership.tell(|| Word::Released(partition));
+                // It may have come back meanwhile.
+                self.open(ctx, false);
+                return;
+            }
             // It was put to sleep, or a later start runs already.
-            Some(Tree::Running { .. } | Tree::Down) | None => return,
+            Some(Tree::Running { .. } | Tree::Leaving { .. } | Tree::Down) | None => return,
         }
         self.trees.insert(partition, Tree::Down);
         if self.node.is_ending() {
@@ -284,6 +307,8 @@ impl Handler<TreeDown> for House {
             cause.as_str()
         });
         let pause = self.pause_after_death(partition);
+        // Another node may have taken it.
+        self.renew(ctx);
         tracing::warn!(
             partition = partition.0,
             panicked,
@@ -301,8 +326,10 @@ impl Handler<TreeDown> for House {
 impl Handler<Drain> for House {
     type Result = ();
 
-    fn handle(&mut self, _: Drain, _: &mut Self::Context) {
+    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
         // A commit in flight is durable or not at all; what was not acted on is owed at the next start.
         self.token.cancel();
+        // From here on the lease says that this node leaves.
+        self.renew(ctx);
     }
 }

@@ -2,7 +2,7 @@
 //! nothing but durability, and never asks a tree.
 
 use actix::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::gate::Gated;
@@ -11,6 +11,7 @@ use super::tripwire::Tripwire;
 use super::vitals::Vitals;
 use crate::actors::options::{Submission, Submitted};
 use crate::domain::fact::{Accepted, Fact, Recorded};
+use crate::domain::ids::{ClientNo, PartitionId};
 use crate::ports::faults::FaultPoint;
 use crate::ports::store::{CommitError, NewCommand, Verdict};
 use crate::store::format;
@@ -79,7 +80,7 @@ impl Handler<Gated<Submit>> for Ingestion {
             let outcome = written.durable.await;
             // A place behind the gate is taken until the answer is known.
             drop(permit);
-            let (mut homes, mut feeds) = (BTreeSet::new(), BTreeSet::new());
+            let mut written: BTreeMap<PartitionId, BTreeSet<ClientNo>> = BTreeMap::new();
             let submitted = verdicts
                 .into_iter()
                 .zip(stamps)
@@ -96,16 +97,14 @@ impl Handler<Gated<Submit>> for Ingestion {
                         | Verdict::Unknown => None,
                     };
                     if matches!(verdict, Verdict::New | Verdict::Unknown) {
-                        homes.insert(own.home());
-                        feeds.insert(client);
+                        written.entry(own.home()).or_default().insert(client);
                     }
                     Submitted { verdict, id, at }
                 })
                 .collect();
-            for home in homes {
-                node.nudge(home);
+            for (home, clients) in written {
+                node.wrote(home, true, Vec::new(), clients.into_iter().collect());
             }
-            feeds.into_iter().for_each(|client| node.bell.ring(client));
             submitted
         })
     }

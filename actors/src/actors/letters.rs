@@ -8,6 +8,7 @@ use super::site::Node;
 use crate::domain::command::Command;
 use crate::domain::ids::{PartitionId, TransactionId};
 use crate::domain::order::NotPossible;
+use crate::domain::spread::Charge;
 use crate::ports::store::{CommitError, DeadKind, DeadLetter, Instruction, Kept, Lookup, ReadError, Settled};
 
 /// Why an instruction is not queued.
@@ -118,8 +119,9 @@ pub(crate) async fn set_paused(node: &Node, partition: PartitionId, paused: bool
     node.store.set_paused(partition, paused).await?.wait().await?;
     let Some(desk) = node.desks.get(&partition) else { return Ok(()) };
     let until = tokio::time::Instant::now() + PAUSE_SEEN_WITHIN;
-    desk.nudge();
-    while desk.is_served() && desk.snapshot().paused != paused && tokio::time::Instant::now() < until {
+    node.nudge(partition);
+    let works = || desk.is_served() || node.ownership.is_elsewhere(Charge::Warehouse(partition));
+    while works() && desk.snapshot().paused != paused && tokio::time::Instant::now() < until {
         tokio::time::sleep(PAUSE_LOOK).await;
     }
     desk.paused_is(paused);

@@ -7,6 +7,7 @@
 //!   ▲ TreeDown ◀──────── ▲ ChildDown ◀──────── each child's tripwire, whatever the cause
 //!   ▲ Wake ◀── Desk ◀── Ingestion and every other writer of a lane; Nudge ──▶ Pipeline
 //! whoever follows a feed ──Follow──▶ FeedHub ──one rendering of each event──▶ all who follow
+//! House ──lease, assignment, words──▶ Membership, where several nodes share a store
 //! Pipeline ──one batch a turn──▶ Inventory (reserve) · WmsLink (plan, perform) · Manifester
 //! ```
 //!
@@ -32,12 +33,14 @@ pub(crate) mod letters;
 pub(crate) mod manifester;
 pub(crate) mod observed;
 pub(crate) mod options;
+pub(crate) mod ownership;
 pub(crate) mod pipeline;
 pub(crate) mod promises;
 pub mod report;
 pub(crate) mod ring;
 pub(crate) mod site;
 pub(crate) mod tallies;
+pub(crate) mod tenure;
 pub(crate) mod tripwire;
 pub(crate) mod turn;
 pub(crate) mod untold;

@@ -2,6 +2,7 @@
 //! `engine` hands these types out as its own.
 
 use chrono::NaiveTime;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -136,7 +137,7 @@ pub struct Submitted {
 }
 
 /// What the owner of a warehouse last published.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Orders in the work lane.
     pub backlog: u64,

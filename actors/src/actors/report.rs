@@ -6,6 +6,7 @@ use std::time::Duration;
 
 pub use super::observed::Observed;
 use crate::domain::command::Kind;
+use crate::domain::spread::NodeId;
 use crate::domain::state::State;
 use crate::domain::time::Timestamp;
 use crate::ports::measure::Distribution;
@@ -373,6 +374,23 @@ pub struct Report {
     pub store: StoreReport,
     /// Callers that wait for a change, and how many may.
     pub waiters: (usize, usize),
+    /// The nodes of the store, by id; none where there can be only this one.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// A node of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// The one that reports.
+    pub is_this: bool,
+    /// It is about to end.
+    pub leaving: bool,
+    /// Codes of the warehouses it is in charge of, in configured order.
+    pub warehouses: Vec<String>,
 }
 
 /// What a node counted of webhooks since it started.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::bell::Bell;
 use super::desk::Desk;
 use super::events::EventCache;
+use super::ownership::Ownership;
 use super::tallies::Tallies;
 use super::vitals::Vitals;
 use super::waiters::Waiters;
@@ -19,6 +20,7 @@ use crate::domain::time::Timestamp;
 use crate::ports::clock::Clock;
 use crate::ports::entropy::Entropy;
 use crate::ports::faults::{FaultPoint, Faults};
+use crate::ports::membership::Word;
 use crate::ports::store::SharedStore;
 use crate::ports::wms::Wms;
 
@@ -40,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) events: EventCache,
     /// Webhook endpoints.
     pub(crate) hooks: Hooks,
+    /// Who works what.
+    pub(crate) ownership: Ownership,
     /// Of the store; it stands in every cursor.
     pub(crate) feed_epoch: u64,
     /// True once no tree is to be started any more.
@@ -76,10 +80,36 @@ impl Node {
         TraceContext { trace_id, parent_id: self.entropy.next() | 1, flags: 0, state: None }
     }
 
+    /// There is something new in a partition's lanes: whoever works it is to look.
     pub(crate) fn nudge(&self, partition: PartitionId) {
-        if let Some(desk) = self.desks.get(&partition) {
+        self.wrote(partition, true, Vec::new(), Vec::new());
+    }
+
+    /// A write of a partition is durable. Whoever waits for it is told, here and on other nodes:
+    /// `queued`, there is something new in its lanes; these transactions have new versions; the feeds of
+    /// these clients have grown.
+    pub(crate) fn wrote(
+        &self,
+        partition: PartitionId,
+        queued: bool,
+        transactions: Vec<TransactionId>,
+        clients: Vec<ClientNo>,
+    ) {
+        if queued
+            && self.ownership.holds_warehouse(partition)
+            && let Some(desk) = self.desks.get(&partition)
+        {
             desk.nudge();
         }
+        transactions.iter().for_each(|id| self.waiters.wake(*id));
+        clients.iter().for_each(|client| self.bell.ring(*client));
+        self.ownership.tell(move || Word::Wrote { partition, queued, transactions, clients });
+    }
+
+    /// Webhook endpoints have changed: whoever works them is to look.
+    pub(crate) fn endpoints_changed(&self) {
+        self.hooks.look();
+        self.ownership.tell(|| Word::Endpoints);
     }
 }
 

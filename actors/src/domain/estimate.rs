@@ -33,7 +33,7 @@ pub struct Pace {
 }
 
 /// The measured pace, as published to whoever answers clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PaceReport {
     /// Orders released a second over the last minute of work; `None` before there was any.
     pub orders_per_s: Option<f64>,

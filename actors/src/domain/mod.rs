@@ -22,6 +22,7 @@ pub mod promise;
 mod properties;
 pub mod rank;
 pub mod release;
+pub mod spread;
 pub mod sscc;
 pub mod state;
 pub mod stock;

@@ -9,6 +9,7 @@ pub mod entropy;
 pub mod fate;
 pub mod faults;
 pub mod measure;
+pub mod membership;
 pub mod store;
 pub mod store_report;
 pub mod trouble;

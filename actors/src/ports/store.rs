@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::BoxFuture;
 use super::announcement::Announcement;
 use super::endpoints::EndpointStore;
+use super::membership::Membership;
 use super::store_report::StoreReport;
 use super::trouble::Trouble;
 use crate::domain::command::{Command, Kind, ShipTo};
@@ -214,6 +215,11 @@ pub trait Store: EndpointStore + Send + Sync + 'static {
         retention: Duration,
         limit: usize,
     ) -> BoxFuture<Result<usize, CommitError>>;
+
+    /// The other nodes of this store; `None` where there can be none.
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        None
+    }
 
     /// True while the store takes writes.
     fn is_writable(&self) -> bool;

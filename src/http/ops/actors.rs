@@ -3,7 +3,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use wavegate_engine::engine::report::{ActorReport, Observed};
+use wavegate_engine::engine::report::{ActorReport, NodeReport, Observed};
 use wavegate_engine::wire::time::WireTime;
 
 use crate::http::problem::Problem;
@@ -11,12 +11,25 @@ use crate::http::query::Params;
 use crate::http::state::{State, ok_json};
 
 /// The name of the one node that the embedded store serves.
-const NODE: &str = "local";
+const LOCAL: &str = "local";
 
 #[derive(Serialize)]
 struct Node<'a> {
-    node: &'static str,
+    node: &'a str,
     actors: Vec<Actor<'a>>,
+    /// Not where there can be only this one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<Member<'a>>,
+}
+
+/// A node of the store, and what it is in charge of.
+#[derive(Serialize)]
+struct Member<'a> {
+    id: String,
+    name: &'a str,
+    this: bool,
+    leaving: bool,
+    warehouses: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -64,7 +77,17 @@ struct Restarts {
 pub(crate) async fn list(state: web::Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     Params::read(&request, &[])?;
     let report = state.engine.report();
-    ok_json(&Node { node: NODE, actors: report.actors.iter().map(view).collect() })
+    let name = state.engine.node_name();
+    ok_json(&Node {
+        node: name.as_deref().unwrap_or(LOCAL),
+        actors: report.actors.iter().map(view).collect(),
+        nodes: report.nodes.iter().map(member).collect(),
+    })
+}
+
+fn member(node: &NodeReport) -> Member<'_> {
+    let NodeReport { id, name, is_this, leaving, warehouses } = node;
+    Member { id: id.to_string(), name, this: *is_this, leaving: *leaving, warehouses }
 }
 
 fn view(actor: &ActorReport) -> Actor<'_> {

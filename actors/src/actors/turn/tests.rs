@@ -85,6 +85,7 @@ pub(crate) fn site() -> Site {
         webhook_schedule: crate::domain::endpoint::Schedule::new(vec![]),
     };
     let node = Node {
+        ownership: super::super::ownership::Ownership::new(None),
         feed_epoch: 0,
         store: Arc::new(MemoryStore::new()),
         clock: Arc::new(SystemClock),

@@ -12,6 +12,7 @@ use super::reading::{read_page, read_replay, read_skipped};
 use crate::domain::endpoint::{DisabledReason, Schedule};
 use crate::ports::endpoints::DeliveryRecord;
 use crate::ports::faults::FaultPoint;
+use crate::ports::membership::Word;
 use crate::ports::store::{CommitError, ReadError};
 
 /// How far an attempt came.
@@ -73,8 +74,10 @@ impl Endpoint {
         (held.recording, held.troubled) = (false, false);
         record.dead.iter().for_each(|dead| held.queue.ended(dead.entry.sequence));
         if record.disabled.is_some() {
-            self.node.bell.ring(held.endpoint.client);
-            self.node.hooks.look();
+            let client = held.endpoint.client;
+            self.node.bell.ring(client);
+            self.node.ownership.tell(|| Word::Fed(client));
+            self.node.endpoints_changed();
         }
         self.go_on(ctx);
     }

@@ -83,7 +83,7 @@ impl Hooks {
 
     /// Has the Notifier look at what the store says of endpoints. One that is gone meanwhile looks
     /// when it starts.
-    pub(super) fn look(&self) {
+    pub(crate) fn look(&self) {
         if let Some(supervisor) = &*self.supervisor.lock() {
             supervisor.do_send(Look);
         }
@@ -97,6 +97,11 @@ impl Hooks {
     /// An endpoint that is known.
     pub(super) fn known(&self, id: EndpointId) -> Option<Arc<Hook>> {
         self.known.read().get(&id).cloned()
+    }
+
+    /// True when an endpoint has an actor here.
+    pub(crate) fn has(&self, id: EndpointId) -> bool {
+        self.known(id).is_some_and(|hook| hook.door().is_some())
     }
 
     /// An endpoint is no more.

@@ -14,4 +14,5 @@ mod reading;
 
 pub(crate) use hooks::{Hook, Hooks};
 pub(crate) use notifier::{End, Notifier};
+pub(crate) use office::ping_here;
 pub use office::{NewEndpoint, Office, OfficeError};

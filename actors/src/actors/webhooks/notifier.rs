@@ -16,6 +16,7 @@ use crate::actors::report::{Observed, Phase};
 use crate::actors::site::Node;
 use crate::actors::tripwire::{Stop, Tripwire};
 use crate::domain::endpoint::EndpointId;
+use crate::domain::spread::Charge;
 use crate::ports::endpoints::{Standing, StoredEndpoint};
 
 /// A word to look may be lost with the Notifier that it was said to.
@@ -107,6 +108,10 @@ impl Notifier {
     fn agree(&mut self, found: Vec<StoredEndpoint>, ctx: &mut Context<Self>) {
         for endpoint in found {
             let endpoint = Arc::new(endpoint);
+            if !self.holds(&endpoint) {
+                self.give_away(endpoint.id);
+                continue;
+            }
             match (self.children.get_mut(&endpoint.id), endpoint.standing) {
                 (Some(Child { addr: Some(addr), revision, .. }), _) => {
                     if *revision != endpoint.revision {
@@ -126,6 +131,22 @@ impl Notifier {
             }
         }
         self.show();
+    }
+
+    fn holds(&self, endpoint: &StoredEndpoint) -> bool {
+        self.node.ownership.holds(Charge::endpoints_of(endpoint.client))
+    }
+
+    /// Another node is to work it.
+    fn give_away(&mut self, id: EndpointId) {
+        match self.children.get(&id) {
+            Some(Child { addr: Some(addr), .. }) => addr.do_send(Finish),
+            Some(Child { addr: None, .. }) => {
+                self.children.remove(&id);
+                self.node.hooks.hook(id).phase_is(Phase::Asleep);
+            }
+            None => {}
+        }
     }
 
     fn start(&mut self, endpoint: &StoredEndpoint, deaths: u32, ctx: &mut Context<Self>) {
@@ -232,7 +253,7 @@ impl Notifier {
             Ok(found) => {
                 notifier.children.remove(&id);
                 let own = found.iter().find(|e| e.id == id && e.standing == Standing::Enabled);
-                if let Some(endpoint) = own {
+                if let Some(endpoint) = own.filter(|endpoint| notifier.holds(endpoint)) {
                     notifier.start(endpoint, deaths, ctx);
                 }
                 notifier.agree(found, ctx);

@@ -10,8 +10,10 @@ use crate::actors::gate::AskError;
 use crate::actors::site::Node;
 use crate::domain::endpoint::{EndpointId, EndpointSettings, Secret, Secrets};
 use crate::domain::ids::{ClientNo, CorrelationId, PartitionId, TraceContext, TransactionId};
+use crate::domain::spread::Charge;
 use crate::domain::time::Timestamp;
 use crate::ports::endpoints::{Changed, EndpointChange, Replay, Standing, StoredEndpoint, Which};
+use crate::ports::membership::Word;
 use crate::ports::store::{CommitError, ReadError};
 use crate::wire::endpoints::ping;
 
@@ -19,6 +21,8 @@ use crate::wire::endpoints::ping;
 const ENDPOINTS_MAX: usize = 50;
 /// Changes of one endpoint that met another change this often are given up.
 const TRIES_MAX: usize = 8;
+/// A node that has not answered by then is asked again by whoever wishes something of it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a wish is not granted.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +90,7 @@ impl Office {
         };
         let made = node.store.create_endpoint(endpoint, ENDPOINTS_MAX).await?.wait().await?;
         let made = made.ok_or(OfficeError::TooMany)?;
-        node.hooks.look();
+        node.endpoints_changed();
         Ok(made)
     }
 
@@ -134,7 +138,7 @@ impl Office {
         change: EndpointChange,
     ) -> Result<Option<StoredEndpoint>, OfficeError> {
         let changed = self.0.store.change_endpoint(client, id, change).await?.wait().await?;
-        self.0.hooks.look();
+        self.0.endpoints_changed();
         match changed {
             Changed::To(endpoint) => Ok(Some(*endpoint)),
             Changed::Moved => Ok(None),
@@ -240,20 +244,52 @@ impl Office {
         if endpoint.standing != Standing::Enabled {
             return Err(OfficeError::Disabled);
         }
-        // Between a start and another an endpoint has no door.
-        let door = node.hooks.known(id).and_then(|hook| hook.door()).ok_or(OfficeError::Busy)?;
-        let own = format!("{id}.ping.{:016x}", node.entropy.next());
-        let message = Message {
-            body: ping(&own, id, node.now(), correlation, trace).into(),
-            id: own,
-            event_type: "wavegate.endpoint.ping".to_owned(),
-            transaction: None,
-            correlation: correlation.to_string(),
-            trace: Some(trace.clone()),
-        };
-        match door.ask(Ping(Box::new(message))).await {
-            Ok(()) => Ok(()),
-            Err(AskError::Refused | AskError::Gone) => Err(OfficeError::Busy),
+        if node.ownership.is_elsewhere(Charge::endpoints_of(client)) {
+            return self.ping_there(id, correlation, trace).await;
         }
+        ping_here(node, id, correlation, trace).await
+    }
+
+    /// Has the node do it that has the endpoint's actor.
+    async fn ping_there(
+        &self,
+        endpoint: EndpointId,
+        correlation: &CorrelationId,
+        trace: &TraceContext,
+    ) -> Result<(), OfficeError> {
+        let wish = self.0.entropy.next();
+        let (correlation, traceparent) = (correlation.to_string(), trace.traceparent());
+        let answered = self.0.ownership.wish(wish, Word::Ping { endpoint, wish, correlation, traceparent });
+        match tokio::time::timeout(ANSWER_WITHIN, answered).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false) | Err(_)) | Err(_) => Err(OfficeError::Busy),
+        }
+    }
+}
+
+/// Posts a test event by the endpoint's actor on this node.
+///
+/// # Errors
+/// When there is none now, or too many pings wait.
+pub(crate) async fn ping_here(
+    node: &Node,
+    id: EndpointId,
+    correlation: &CorrelationId,
+    trace: &TraceContext,
+) -> Result<(), OfficeError> {
+    // Between a start and another an endpoint has no door.
+    let door = node.hooks.known(id).and_then(|hook| hook.door()).ok_or(OfficeError::Busy)?;
+    let own = format!("{id}.ping.{:016x}", node.entropy.next());
+    let message = Message {
+        body: ping(&own, id, node.now(), correlation, trace).into(),
+        id: own,
+        event_type: "wavegate.endpoint.ping".to_owned(),
+        transaction: None,
+        correlation: correlation.to_string(),
+        trace: Some(trace.clone()),
+    };
+    match door.ask(Ping(Box::new(message))).await {
+        Ok(()) => Ok(()),
+        Err(AskError::Refused | AskError::Gone) => Err(OfficeError::Busy),
     }
 }

@@ -24,6 +24,7 @@ use crate::domain::fact::{
 };
 use crate::domain::ids::{PartitionId, ReleaseId, TraceContext};
 use crate::domain::promise::ToldEstimate;
+use crate::domain::spread::{Charge, Homes, NodeId};
 use crate::domain::sscc::Sscc;
 use crate::domain::stock::Position;
 use crate::ports::announcement::StockChange;
@@ -502,6 +503,17 @@ fn hooks() -> Vec<Sample> {
     samples
 }
 
+fn assignment() -> Sample {
+    let node = |n| NodeId(Uuid::from_u128(n));
+    let homes = Homes::from([
+        (Charge::Warehouse(PartitionId(1)), node(7)),
+        (Charge::Warehouse(PartitionId(300)), node(8)),
+        (Charge::Endpoints(0), node(8)),
+        (Charge::Endpoints(15), node(7)),
+    ]);
+    sample("homes", homes, encode_homes, decode_homes)
+}
+
 fn receipts() -> Vec<Sample> {
     let receipt = |name: &str, full: bool| {
         let trace = TraceContext { trace_id: 1, parent_id: 2, flags: 1, state: None };
@@ -526,7 +538,10 @@ fn receipts() -> Vec<Sample> {
 }
 
 fn samples() -> Vec<Sample> {
-    [facts(), commands(), reports(), records(), hooks(), receipts()].into_iter().flatten().collect()
+    [facts(), commands(), reports(), records(), hooks(), receipts(), vec![assignment()]]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -12,6 +12,7 @@ mod facts;
 mod feed;
 #[cfg(test)]
 mod golden;
+mod homes;
 mod receipts;
 mod records;
 
@@ -35,6 +36,7 @@ pub use feed::{
     decode_estimates, decode_feed, decode_stock_change, encode_estimates, encode_feed, encode_stock_change,
     is_stock_change,
 };
+pub use homes::{decode_homes, encode_homes};
 pub use receipts::{decode_receipt, decode_receipts_head, encode_receipt, encode_receipts_head};
 pub use records::{
     Counter, PartitionRow, StoredItem, decode_carton, decode_claim, decode_counter, decode_dead,
@@ -89,6 +91,7 @@ enum Record {
     HeldClaim = 60,
     Receipt = 61,
     ReceiptsHead = 62,
+    Homes = 63,
 }
 
 /// Why bytes are not the value they should be.

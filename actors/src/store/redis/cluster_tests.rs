@@ -92,7 +92,7 @@ impl Cluster {
     /// One seed is enough.
     fn options(&self) -> RedisOptions {
         let urls = vec![format!("redis://127.0.0.1:{}", self.nodes[1].port)];
-        RedisOptions { urls, is_cluster: true, assume_durability: false, receipts: None }
+        RedisOptions { urls, is_cluster: true, assume_durability: false, receipts: None, member: None }
     }
 
     fn open(&self) -> (Arc<RedisStore>, SharedStore) {

@@ -24,11 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{Pipeline, RedisError, Value, cmd};
 use tokio::time::Instant;
 
-use super::node::{Node, Sending};
+use super::node::{self, Node, Sending};
 use super::replies::list;
 use super::server::Doubt;
 use super::shared::Shared;
@@ -46,7 +46,7 @@ const ROUNDS_AT_ONCE: usize = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(25);
 
 /// The scripts. Their place here is their number.
-pub(super) const SOURCES: [&str; 7] = [
+pub(super) const SOURCES: [&str; 10] = [
     include_str!("lua/apply.lua"),
     include_str!("lua/append.lua"),
     include_str!("lua/void.lua"),
@@ -54,6 +54,9 @@ pub(super) const SOURCES: [&str; 7] = [
     include_str!("lua/relay.lua"),
     include_str!("lua/add_key.lua"),
     include_str!("lua/evict.lua"),
+    include_str!("lua/renew.lua"),
+    include_str!("lua/assign.lua"),
+    include_str!("lua/leave.lua"),
 ];
 
 /// One of them.
@@ -66,6 +69,9 @@ pub(super) enum Lua {
     Relay,
     AddKey,
     Evict,
+    Renew,
+    Assign,
+    Leave,
 }
 
 /// A script with its keys, all of one slot, and its arguments.
@@ -267,6 +273,20 @@ impl Link {
                     self.nodes.lock().retain(|address, _| primaries.contains(address));
                     return Ok(map);
                 }
+                Err(e) => failed = e,
+            }
+        }
+        Err(failed)
+    }
+
+    /// A connection that hears what is published, to whoever answers first: in a cluster all hear all.
+    pub(super) async fn pubsub(&self) -> Result<PubSub, LinkError> {
+        let mut known = self.map().await?.primaries();
+        known.extend(self.shared.seeds());
+        let mut failed = LinkError::Uncovered;
+        for address in known {
+            match node::pubsub(&self.shared, &address).await {
+                Ok(channel) => return Ok(channel),
                 Err(e) => failed = e,
             }
         }

@@ -12,6 +12,8 @@
 //! | key | type | what | written by |
 //! |---|---|---|---|
 //! | `wg:{meta}:names` | hash | table `meta`: store id, serials, warehouses, clients, secret | start, lease of serials |
+//! | `wg:{meta}:nodes` | hash | node → until when its lease lasts (ms of this Redis), its process, its name | each node; whoever finds a lease over deletes it |
+//! | `wg:{meta}:homes` | string | a version and which node is in charge of what | any node |
 //! | `wg:{meta}:partitions` | set | partitions that were ever written | before the first write of each |
 //! | `wg:{meta}:hooks` | hash | endpoint id → its client | before an endpoint is created, after it is purged |
 //! | `wg:{i<hash>}` | string | a claim of a reference or a key: id, digest | accept; sweep deletes |
@@ -70,10 +72,15 @@
 //! Redis that was not met before is used only when what was accepted lately has been put back into it
 //! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew.
 //!
+//! # Several nodes
+//!
+//! Leases and the assignment lie in `{meta}`, one script for each look (`members`); words pass by
+//! `PUBLISH` on the channel `wg:words`, one connection a node, and may be lost. None of it decides what
+//! may be written: the epoch and the nonce in `own` do.
+//!
 //! # Not supported yet
 //!
-//! Redis Cluster; replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; several nodes on one
-//! Redis (claims, fences and marks are made for them, but every node takes every warehouse); claims
+//! Redis Cluster; replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; claims
 //! whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that is
 //! emptied while no process serves is begun anew.
 
@@ -83,6 +90,7 @@ mod endpoint_store;
 mod fetch;
 mod identity;
 mod link;
+mod members;
 mod node;
 mod options;
 mod overlay;
@@ -114,9 +122,12 @@ use super::rows::{self, ClaimHasher, LAYOUT, RowError};
 use crate::domain::ids::PartitionId;
 use crate::ports::BoxFuture;
 use crate::ports::entropy::{Entropy as _, SystemEntropy};
+use crate::ports::membership::Word;
 use crate::ports::store::{CommitError, ReadError};
 use crate::ports::store_report::StoreVitals;
 use link::{Link, LinkError};
+pub use members::MemberOptions;
+use members::Members;
 pub use options::{OpenError, RedisOptions};
 use overlay::Fetch;
 use place::Slot;
@@ -156,6 +167,8 @@ struct Inner {
     /// Partitions that are known to be noted.
     noted: parking_lot::Mutex<BTreeSet<PartitionId>>,
     receipts: Arc<Receipts>,
+    /// This node among others.
+    members: Option<Members>,
 }
 
 /// The thread that talks to Redis ended before it answered.
@@ -171,6 +184,7 @@ impl RedisStore {
     pub fn open(options: &RedisOptions) -> Result<RedisStore, OpenError> {
         let shared = Arc::new(options.shared()?);
         let kept = options.receipts.clone();
+        let member = options.member.clone();
         let address = shared.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let system = |source| OpenError::Apart { address: address.clone(), source: Box::new(source) };
         let (opened, opening) = std::sync::mpsc::sync_channel(1);
@@ -190,7 +204,15 @@ impl RedisStore {
                 };
                 let handle = runtime.handle().clone();
                 runtime.block_on(async {
-                    let begun = Inner::begin(shared, &of_thread, kept).await.map(Arc::new);
+                    let begun = Inner::begin(shared, &of_thread, kept, member).await;
+                    let begun = begun.map(|(inner, telling)| (Arc::new(inner), telling));
+                    let begun = begun.map(|(inner, telling)| {
+                        if let Some(telling) = telling {
+                            tokio::spawn(members::tell(Arc::clone(&inner), telling));
+                            tokio::spawn(members::hear(Arc::clone(&inner)));
+                        }
+                        inner
+                    });
                     if let Ok(inner) = &begun {
                         tokio::spawn(watch(Arc::clone(inner)));
                         tokio::spawn(keep_settled(Arc::clone(inner)));
@@ -232,7 +254,8 @@ impl Inner {
         shared: Arc<Shared>,
         address: &str,
         kept: Option<ReceiptOptions>,
-    ) -> Result<Inner, OpenError> {
+        member: Option<MemberOptions>,
+    ) -> Result<(Inner, Option<mpsc::Receiver<Word>>), OpenError> {
         let apart = |e: CommitError| OpenError::Apart { address: address.to_owned(), source: Box::new(e) };
         let writes = Link::new(Arc::clone(&shared));
         writes.look().await.map_err(|e| refused(address, e))?;
@@ -253,10 +276,16 @@ impl Inner {
         *shared.store.lock() = Some(id);
         // Each has been asked what it is, and not yet what it holds.
         writes.look().await.map_err(|e| refused(address, e))?;
-        let receipts = Receipts::open(kept.as_ref(), id).map_err(|source| {
-            let dir = kept.map(|kept| kept.dir).unwrap_or_default();
-            OpenError::Receipts { dir, source }
-        })?;
+        let dir = kept.as_ref().map(|kept| kept.dir.clone()).unwrap_or_default();
+        let unkept = |source| OpenError::Receipts { dir: dir.clone(), source };
+        let receipts = Receipts::open(kept.as_ref(), id).map_err(unkept)?;
+        let (members, telling) = match member {
+            Some(member) => {
+                let (members, telling) = Members::open(&member, &dir).map_err(unkept)?;
+                (Some(members), Some(telling))
+            }
+            None => (None, None),
+        };
         let reads = Link::new(shared);
         let inner = Inner {
             writes,
@@ -267,6 +296,7 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::new(receipts),
+            members,
         };
         recover::settle(&inner)
             .await
@@ -275,7 +305,7 @@ impl Inner {
         let noted = inner.partitions().await.map_err(|e| apart(CommitError::Unavailable(Arc::new(e))))?;
         noted.iter().for_each(|partition| inner.relay.wrote(*partition));
         inner.noted.lock().extend(noted);
-        Ok(inner)
+        Ok((inner, telling))
     }
 
     /// All partitions that were ever written.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -256,6 +256,14 @@ async fn plain(shared: &Shared, address: &Address) -> Result<MultiplexedConnecti
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(CONNECT_TIMEOUT));
     client.get_multiplexed_async_connection_with_config(&config).await.map_err(apart)
+}
+
+/// One that hears what is published.
+pub(super) async fn pubsub(shared: &Shared, address: &Address) -> Result<PubSub, LinkError> {
+    let info = shared.info(address).ok_or(LinkError::Uncovered)?;
+    let client = Client::open(info).map_err(apart)?;
+    let late = |_| apart(RedisError::from((ErrorKind::Io, "no answer in time")));
+    tokio::time::timeout(CONNECT_TIMEOUT, client.get_async_pubsub()).await.map_err(late)?.map_err(apart)
 }
 
 fn apart(e: RedisError) -> LinkError {

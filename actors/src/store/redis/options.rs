@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _, RedisError};
 
+use super::members::MemberOptions;
 use super::receipts::ReceiptOptions;
 use super::server::{Doubt, Wanted};
 use super::shared::Shared;
@@ -21,6 +22,8 @@ pub struct RedisOptions {
     pub assume_durability: bool,
     /// The log of what was accepted lately; `None` for who accepts nothing.
     pub receipts: Option<ReceiptOptions>,
+    /// As which node; `None` for who works nothing. A node has receipts: its id stands beside them.
+    pub member: Option<MemberOptions>,
 }
 
 /// Why a Redis could not be used.

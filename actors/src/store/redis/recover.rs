@@ -126,11 +126,12 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::clone(&self.receipts),
+            members: None,
         }
     }
 
     /// Makes every fence of a partition void.
-    async fn depose(&self, partition: PartitionId) -> Result<(), CommitError> {
+    pub(super) async fn depose(&self, partition: PartitionId) -> Result<(), CommitError> {
         let row = Fetch::Row(Table::Partition, keys::partition(partition));
         let plan = Plan::open(Slot::Partition(partition), vec![row]);
         let nonce = SystemEntropy.next();

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::members::Members;
 use super::overlay::Fetch;
 use super::place::Slot;
 use super::replies::{list, number};
@@ -19,6 +20,7 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::announcement::Announcement;
+use crate::ports::membership::Membership;
 use crate::ports::store::{
     CommitError, DeadKind, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered,
     Instruction, Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError,
@@ -75,6 +77,11 @@ fn ahead_of(home: PartitionId, turn: &TurnCommit) -> Vec<Fetch> {
 }
 
 impl Inner {
+    /// False for a node that has slept past its lease.
+    fn may_write(&self) -> bool {
+        self.members.as_ref().is_none_or(Members::may_write)
+    }
+
     async fn take(
         &self,
         partition: PartitionId,
@@ -114,6 +121,10 @@ impl Store for RedisStore {
     fn feed_epoch(&self) -> u64 {
         let (high, low) = self.inner.id.as_u64_pair();
         high ^ low
+    }
+
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        self.nodes()
     }
 
     fn register(&self, names: Registration) -> BoxFuture<Result<Registered, RegisterError>> {
@@ -185,6 +196,9 @@ impl Store for RedisStore {
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
         let inner = Arc::clone(&self.inner);
+        if !inner.may_write() {
+            return Box::pin(std::future::ready(Err(CommitError::Conflict)));
+        }
         self.writing(flat(async move { inner.take(partition, nonce).await }))
     }
 
@@ -204,6 +218,9 @@ impl Store for RedisStore {
 
     fn commit(&self, fence: Fence, turn: TurnCommit) -> BoxFuture<Result<Written<()>, CommitError>> {
         let inner = Arc::clone(&self.inner);
+        if !inner.may_write() {
+            return Box::pin(std::future::ready(Err(CommitError::Conflict)));
+        }
         self.writing(flat(async move { inner.commit(fence, &turn).await }))
     }
 

@@ -47,7 +47,7 @@ impl Redis {
 
     fn options(&self) -> RedisOptions {
         let urls = vec![self.url()];
-        RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None }
+        RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None, member: None }
     }
 
     fn open(&self) -> Result<RedisStore, OpenError> {
@@ -360,7 +360,8 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 #[test]
 fn a_password_is_in_no_message() {
     let urls = vec!["redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned()];
-    let options = RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None };
+    let options =
+        RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None, member: None };
     let Err(e) = RedisStore::open(&options) else { panic!("who is there?") };
     let said = format!("{} {e:?}", link::with_causes(&e));
     assert!(said.contains("127.0.0.1:1") && !said.contains("geheim"), "{said}");
