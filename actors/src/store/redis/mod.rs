@@ -1,4 +1,4 @@
-//! The store in one Redis (7.0 or later, not a cluster): the operations of [`super::rows`], the values
+//! The store in Redis (7.0 or later) or a Redis Cluster: the operations of [`super::rows`], the values
 //! of [`super::format`], each partition in a hash slot of its own. It must never write in one script
 //! what lies in two slots, and never answer before Redis has the write on disk.
 //!
@@ -16,6 +16,7 @@
 //! | `wg:{meta}:homes` | string | a version and which node is in charge of what | any node |
 //! | `wg:{meta}:partitions` | set | partitions that were ever written | before the first write of each |
 //! | `wg:{meta}:hooks` | hash | endpoint id → its client | before an endpoint is created, after it is purged |
+//! | `wg:{meta}:noted`, `wg:{f<f>}:store` | string | in a cluster: the store's id, in each shard, and that all of them have it | start |
 //! | `wg:{i<hash>}` | string | a claim of a reference or a key: id, digest | accept; sweep deletes |
 //! | `wg:{p}:own` | hash | table `partition`, and in words `e` (epoch), `n` (nonce) | take, turn, pause |
 //! | `wg:{p}:t:<id>` | hash | table `tx`: command, address, facts, keys; or only `void`: nothing may be appended under this id, which goes after two hours | append, un-claim, turn, sweep |
@@ -65,12 +66,27 @@
 //! # Durability
 //!
 //! With `appendonly yes` and `appendfsync always` Redis answers a write once it is on disk; `server`
-//! asks every new connection for these settings. Writes go down one connection to one Redis, reads down
+//! asks every new connection for these settings. Writes go down one connection to each primary, reads down
 //! another. A call without an answer in 750 ms is of unknown outcome.
 //!
 //! A Redis that took over, or came back, may have lost the end of what another acknowledged. So a run of
 //! Redis that was not met before is used only when what was accepted lately has been put back into it
 //! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew.
+//!
+//! # A cluster
+//!
+//! Nothing is written in two slots at once, so a cluster needs no other steps; `link` has how a call finds
+//! its primary. What one primary lost another may have the other half of: a claim, its transaction. The
+//! receipts are compared with both (`recover`). A primary that came back without its data has not its
+//! shards' notes of the store's id (`identity`); one that has no shard is not told from a new one, which
+//! takes more than sixteen of them.
+//!
+//! While a primary does not answer, what lies on the others is read and written; a command is accepted if
+//! its claims and its partition are among that, and if no other command of its round needs the one that
+//! does not answer; feeds wait for all. While a slot moves, its keys are read wherever they are, and scripts
+//! that make new keys there are refused. No script touches a key that it has emptied: in a slot that is on
+//! its way it could not go on. The clocks of primaries may differ by minutes, not by an hour: by them
+//! appends are too old.
 //!
 //! # Several nodes
 //!
@@ -80,7 +96,7 @@
 //!
 //! # Not supported yet
 //!
-//! Redis Cluster; replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; claims
+//! Replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; claims
 //! whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that is
 //! emptied while no process serves is begun anew.
 

@@ -1,0 +1,66 @@
+//! `[store.redis]`: where Redis is, and what a store in it promises. It must never show a password.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::parse;
+
+/// `[store.redis]`
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Redis {
+    /// Its address, or some of a cluster's, which may hold a password.
+    #[serde(deserialize_with = "parse::redis")]
+    pub(crate) urls: Vec<RedisUrl>,
+    /// It is a cluster.
+    pub(crate) cluster: bool,
+    /// What a 202 promises.
+    #[expect(dead_code, reason = "there is one class so far, and naming another one is a fault")]
+    pub(crate) durability: RedisDurability,
+    /// Whatever Redis says of its own settings.
+    pub(crate) assume_durability: bool,
+    /// Of what this process accepted lately; relative to the working directory.
+    #[serde(deserialize_with = "parse::path")]
+    pub(crate) receipts_dir: PathBuf,
+}
+
+impl Redis {
+    /// Hosts and ports, without what is secret.
+    pub(crate) fn addresses(&self) -> String {
+        self.urls.iter().map(RedisUrl::address).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("assume_durability", &self.assume_durability).finish_non_exhaustive()
+    }
+}
+
+/// The address of a Redis. It has no `Debug`: it may hold a password.
+#[derive(Clone)]
+pub(crate) struct RedisUrl(pub(crate) String);
+
+impl RedisUrl {
+    /// Host and port, without what is secret.
+    pub(crate) fn address(&self) -> &str {
+        let RedisUrl(url) = self;
+        let behind = url.rsplit_once('@').map_or(url.as_str(), |(_, behind)| behind);
+        behind.strip_prefix("redis://").unwrap_or(behind)
+    }
+
+    /// Whether it names a database other than the first.
+    pub(crate) fn has_database(&self) -> bool {
+        self.address().split_once('/').is_some_and(|(_, database)| !matches!(database, "" | "0"))
+    }
+}
+
+/// The classes that a store in Redis can give in this version.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RedisDurability {
+    /// Its append-only file is synced before it answers.
+    Fsync,
+}
