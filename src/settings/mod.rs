@@ -28,7 +28,7 @@ pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
 pub(crate) use load::{Loaded, load, simulated_wms};
 pub(crate) use parse::{CLIENT_EXPECTED, client_name};
-pub(crate) use redis::{Redis, RedisUrl};
+pub(crate) use redis::{Redis, RedisDurability, RedisUrl};
 pub(crate) use show::show;
 
 /// The built-in defaults, as they stand in the repository.

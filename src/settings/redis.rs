@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -17,8 +18,13 @@ pub(crate) struct Redis {
     /// It is a cluster.
     pub(crate) cluster: bool,
     /// What a 202 promises.
-    #[expect(dead_code, reason = "there is one class so far, and naming another one is a fault")]
     pub(crate) durability: RedisDurability,
+    /// `replicated`: of each primary, that must have each write.
+    #[serde(deserialize_with = "parse::number::<_, _, 1, 10>")]
+    pub(crate) replicas: u32,
+    /// `replicated`: how long they are waited for.
+    #[serde(deserialize_with = "parse::duration::<_, 50, 400>")]
+    pub(crate) replicas_within: Duration,
     /// Whatever Redis says of its own settings.
     pub(crate) assume_durability: bool,
     /// Of what this process accepted lately; relative to the working directory.
@@ -63,4 +69,6 @@ impl RedisUrl {
 pub(crate) enum RedisDurability {
     /// Its append-only file is synced before it answers.
     Fsync,
+    /// The same, and replicas have acknowledged it.
+    Replicated,
 }

@@ -261,6 +261,8 @@ pub enum Durability {
     Fsync,
     /// Nothing: for tests.
     Memory,
+    /// The same, and that machine's loss: other machines have it too.
+    Replicated,
 }
 
 impl Durability {
@@ -270,6 +272,7 @@ impl Durability {
         match self {
             Durability::Fsync => "fsync",
             Durability::Memory => "memory",
+            Durability::Replicated => "replicated",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use redis::{Connection, FromRedisValue};
 
 use super::slots::slot_of;
-use super::tests::{Redis, recent, serve, until};
+use super::tests::{Redis, options, recent, serve, until};
 use super::*;
 use crate::domain::ids::TransactionId;
 use crate::ports::clock::{Clock as _, SystemClock};
@@ -29,7 +29,7 @@ fn free_port() -> u16 {
 }
 
 /// Asks a node for one thing, as an operator would.
-fn tell<T: FromRedisValue>(node: &Redis, words: &str) -> redis::RedisResult<T> {
+pub(super) fn tell<T: FromRedisValue>(node: &Redis, words: &str) -> redis::RedisResult<T> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{}", node.port)).unwrap();
     let mut connection: Connection = client.get_connection()?;
     let mut words = words.split(' ');
@@ -40,7 +40,7 @@ fn tell<T: FromRedisValue>(node: &Redis, words: &str) -> redis::RedisResult<T> {
     command.query(&mut connection)
 }
 
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let bound = Instant::now() + Duration::from_secs(30);
     while !is_so() {
         assert!(Instant::now() < bound, "{what}");
@@ -92,7 +92,7 @@ impl Cluster {
     /// One seed is enough.
     fn options(&self) -> RedisOptions {
         let urls = vec![format!("redis://127.0.0.1:{}", self.nodes[1].port)];
-        RedisOptions { urls, is_cluster: true, assume_durability: false, receipts: None, member: None }
+        RedisOptions { is_cluster: true, ..options(urls) }
     }
 
     fn open(&self) -> (Arc<RedisStore>, SharedStore) {

@@ -100,6 +100,9 @@ pub(super) enum LinkError {
     /// It was not sent: no primary of the cluster is known to have the slot.
     #[error("no primary of the redis cluster has what was asked for")]
     Uncovered,
+    /// It was done, and too few replicas have acknowledged it.
+    #[error("what redis has written may be there alone")]
+    Alone(#[source] Arc<Doubt>),
     /// It was sent, and there was no answer.
     #[error("redis did not answer")]
     Unknown(#[source] Arc<RedisError>),
@@ -116,7 +119,7 @@ impl From<LinkError> for CommitError {
     fn from(e: LinkError) -> Self {
         match e {
             LinkError::Full => CommitError::Full,
-            LinkError::Unknown(_) => CommitError::Unknown(Arc::new(e)),
+            LinkError::Alone(_) | LinkError::Unknown(_) => CommitError::Unknown(Arc::new(e)),
             LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Uncovered | LinkError::Refused(_) => {
                 CommitError::Unavailable(Arc::new(e))
             }
@@ -139,13 +142,20 @@ impl From<LinkError> for RowError {
 /// A connection to each primary; there is one for writes and one for reads.
 pub(super) struct Link {
     pub(super) shared: Arc<Shared>,
+    writes: bool,
     nodes: parking_lot::Mutex<BTreeMap<Address, Arc<Node>>>,
 }
 
 impl Link {
-    /// Not connected yet.
-    pub(super) fn new(shared: Arc<Shared>) -> Link {
-        Link { shared, nodes: parking_lot::Mutex::default() }
+    /// For reads that nobody is told of before something is written; not connected yet.
+    pub(super) fn reads(shared: Arc<Shared>) -> Link {
+        Link { shared, writes: false, nodes: parking_lot::Mutex::default() }
+    }
+
+    /// For writes, and for what is read before one: where replicas acknowledge what is written, they have
+    /// acknowledged what this answers, be it only read. Not connected yet.
+    pub(super) fn writes(shared: Arc<Shared>) -> Link {
+        Link { shared, writes: true, nodes: parking_lot::Mutex::default() }
     }
 
     /// Reads: commands in one round trip, and again when the connection turns out to be broken.
@@ -166,7 +176,7 @@ impl Link {
             match answer {
                 Ok(answer) => answers.push(answer),
                 // What may have been done outweighs what was not.
-                Err(e @ LinkError::Unknown(_)) => failed = Some(e),
+                Err(e @ (LinkError::Unknown(_) | LinkError::Alone(_))) => failed = Some(e),
                 Err(e) => failed = failed.or(Some(e)),
             }
         }
@@ -248,7 +258,7 @@ impl Link {
     fn node(&self, address: &Address) -> Arc<Node> {
         let mut nodes = self.nodes.lock();
         let node = nodes.entry(address.clone());
-        let new = || Arc::new(Node::new(Arc::clone(&self.shared), address.clone()));
+        let new = || Arc::new(Node::new(Arc::clone(&self.shared), address.clone(), self.writes));
         Arc::clone(node.or_insert_with(new))
     }
 

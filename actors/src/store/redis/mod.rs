@@ -69,6 +69,12 @@
 //! asks every new connection for these settings. Writes go down one connection to each primary, reads down
 //! another. A call without an answer in 750 ms is of unknown outcome.
 //!
+//! Where replicas are to have each write as well, `WAIT` or `WAITAOF` stands behind all that goes down the
+//! connection for writes, also behind what is read there to answer a replay or to fill a feed
+//! (`replicas`). Fewer than needed: what was written may be there, and nobody is told; and the
+//! connection is given up, so that nothing more is written until they keep up. The other connection
+//! reads what is there, acknowledged or not: what an owner reads it acts on only behind a commit.
+//!
 //! A Redis that took over, or came back, may have lost the end of what another acknowledged. So a run of
 //! Redis that was not met before is used only when what was accepted lately has been put back into it
 //! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew.
@@ -96,7 +102,7 @@
 //!
 //! # Not supported yet
 //!
-//! Replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; claims
+//! TLS; claims
 //! whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that is
 //! emptied while no process serves is begun anew.
 
@@ -116,6 +122,7 @@ mod reads;
 mod receipts;
 mod recover;
 mod relay;
+mod replicas;
 mod replies;
 mod server;
 mod shared;
@@ -150,6 +157,7 @@ use place::Slot;
 use receipts::Receipts;
 pub use receipts::{KEEP_MAX, ReceiptOptions};
 use relay::Relay;
+pub use replicas::Replication;
 use replies::{list, number};
 pub use server::Doubt;
 use shared::Shared;
@@ -273,7 +281,7 @@ impl Inner {
         member: Option<MemberOptions>,
     ) -> Result<(Inner, Option<mpsc::Receiver<Word>>), OpenError> {
         let apart = |e: CommitError| OpenError::Apart { address: address.to_owned(), source: Box::new(e) };
-        let writes = Link::new(Arc::clone(&shared));
+        let writes = Link::writes(Arc::clone(&shared));
         writes.look().await.map_err(|e| refused(address, e))?;
         let names = Plan::open(Slot::Meta, vec![Fetch::All(Table::Meta, keys::Key::new())]);
         let fresh = || Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
@@ -302,7 +310,7 @@ impl Inner {
             }
             None => (None, None),
         };
-        let reads = Link::new(shared);
+        let reads = Link::reads(shared);
         let inner = Inner {
             writes,
             reads,
@@ -401,7 +409,7 @@ async fn watch(inner: Arc<Inner>) {
             let _found = link.look().await;
         }
         if inner.writes.shared.is_well()
-            && let Err(e) = inner.relay.settle(&inner.reads, &inner.writes).await
+            && let Err(e) = inner.relay.settle(&inner.writes).await
         {
             tracing::warn!(error = link::with_causes(&e), "feeds cannot be written; it is tried again");
         }
@@ -410,5 +418,7 @@ async fn watch(inner: Arc<Inner>) {
 
 #[cfg(test)]
 pub(in crate::store) mod cluster_tests;
+#[cfg(test)]
+mod replicas_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use super::identity;
 use super::link::{Call, LinkError, SOURCES};
 use super::place::Slot;
+use super::replicas::Wait;
 use super::replies::bytes;
 use super::server::{Doubt, check_settings, run_of};
 use super::shared::{Shared, Standing};
 use super::slots::{Address, SlotMap, slot_of};
 
 /// No answer by then is an unknown outcome: a client is to have its 503 within two seconds, which may
-/// wait for one call that is lost and one attempt to connect.
+/// wait for one call that is lost and one attempt to connect. Replicas are waited for within it.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(750);
 
 /// No connection by then is none.
@@ -70,6 +71,8 @@ impl Sending<'_> {
 pub(super) struct Node {
     shared: Arc<Shared>,
     address: Address,
+    /// For writes, which replicas may have to acknowledge.
+    writes: bool,
     state: Mutex<State>,
 }
 
@@ -86,12 +89,13 @@ struct Connected {
     connection: MultiplexedConnection,
     scripts: Arc<Vec<Vec<u8>>>,
     run: Arc<str>,
+    wait: Option<Wait>,
 }
 
 impl Node {
     /// Not connected yet.
-    pub(super) fn new(shared: Arc<Shared>, address: Address) -> Node {
-        Node { shared, address, state: Mutex::default() }
+    pub(super) fn new(shared: Arc<Shared>, address: Address, writes: bool) -> Node {
+        Node { shared, address, writes, state: Mutex::default() }
     }
 
     /// Sends all of it in one round trip, in order, each once. Each has an answer of its own, which may
@@ -112,8 +116,14 @@ impl Node {
             }
             one.add_to(&mut pipeline, &connected.scripts);
         }
+        if let Some(wait) = connected.wait {
+            wait.add_to(&mut pipeline);
+        }
         let answer = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection).await;
         let mut answers = self.judged(answer, connected.generation).await?;
+        if let Some(wait) = connected.wait {
+            self.acknowledged(wait.judge(answers.pop()), connected.generation).await?;
+        }
         if is_asking {
             let mut n = 0;
             answers.retain(|_| {
@@ -131,7 +141,7 @@ impl Node {
     async fn judged<T>(&self, answer: Result<T, RedisError>, generation: u64) -> Result<T, LinkError> {
         match answer {
             Ok(answer) => {
-                self.shared.found_well(&self.address);
+                self.shared.found_well(&self.address, false);
                 Ok(answer)
             }
             Err(e) if is_reply(&e) => Err(LinkError::refused(e)),
@@ -140,6 +150,22 @@ impl Node {
                 self.forget(Some(generation)).await;
                 self.shared.found(&self.address, Standing::Apart, &e);
                 Err(LinkError::Unknown(Arc::new(e)))
+            }
+        }
+    }
+
+    /// What replicas have not acknowledged may be lost with this Redis. A new connection is used only once
+    /// they keep up again: until then nothing more is written of unknown outcome.
+    async fn acknowledged(&self, judged: Result<(), Arc<Doubt>>, generation: u64) -> Result<(), LinkError> {
+        match judged {
+            Ok(()) => {
+                self.shared.found_well(&self.address, true);
+                Ok(())
+            }
+            Err(doubt) => {
+                self.forget(Some(generation)).await;
+                self.shared.found(&self.address, Standing::Alone, &doubt);
+                Err(LinkError::Alone(doubt))
             }
         }
     }
@@ -169,13 +195,24 @@ impl Node {
                 let connected = Connected { generation: state.generation, ..connected };
                 state.connected = Some(connected.clone());
                 state.failed = None;
-                self.shared.found_well(&self.address);
+                self.shared.found_well(&self.address, self.writes);
+                if let Some(wait) = connected.wait.filter(|_| state.generation == 1) {
+                    tracing::info!(redis = %self.address, by = wait.name(), "replicas acknowledge every write");
+                }
                 Ok(connected)
             }
             Err(e) => {
                 state.failed = Some((Instant::now(), e.clone()));
-                let unfit = matches!(e, LinkError::Unfit(_));
-                let standing = if unfit { Standing::Unfit } else { Standing::Apart };
+                let standing = match &e {
+                    LinkError::Unfit(doubt) if matches!(**doubt, Doubt::Alone { .. }) => Standing::Alone,
+                    LinkError::Unfit(_) => Standing::Unfit,
+                    LinkError::Apart(_)
+                    | LinkError::Refused(_)
+                    | LinkError::Full
+                    | LinkError::Uncovered
+                    | LinkError::Alone(_)
+                    | LinkError::Unknown(_) => Standing::Apart,
+                };
                 self.shared.found(&self.address, standing, &e);
                 Err(e)
             }
@@ -195,11 +232,17 @@ impl Node {
             load.cmd("SCRIPT").arg("LOAD").arg(source);
         }
         let loaded = load.query_async::<Vec<Value>>(&mut connection).await.map_err(apart)?;
-        // The last that is asked of it: one that holds no store of ours is never written.
-        self.shared.check_run(&run)?;
         connection.set_response_timeout(RESPONSE_TIMEOUT);
+        if let Some(wait) = wait.filter(|_| !self.shared.wanted.assume_durability) {
+            let mut ask = redis::pipe();
+            wait.add_to(&mut ask);
+            let found = ask.query_async::<Vec<Value>>(&mut connection).await.map_err(apart)?;
+            wait.judge(found.into_iter().next().map(Ok)).map_err(LinkError::Unfit)?;
+        }
+        // The last that is asked of it: one that holds no store of ours is never written.
+        self.shared.check_run(&met.run)?;
         let scripts = Arc::new(loaded.into_iter().filter_map(bytes).collect());
-        Ok(Connected { generation: 0, connection, scripts, run: run.into() })
+        Ok(Connected { generation: 0, connection, scripts, run: met.run.into(), wait })
     }
 
     /// The run of Redis that the connection leads to.

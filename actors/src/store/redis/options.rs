@@ -7,6 +7,7 @@ use redis::{ConnectionInfo, IntoConnectionInfo as _, RedisError};
 
 use super::members::MemberOptions;
 use super::receipts::ReceiptOptions;
+use super::replicas::Replication;
 use super::server::{Doubt, Wanted};
 use super::shared::Shared;
 
@@ -18,6 +19,8 @@ pub struct RedisOptions {
     pub urls: Vec<String>,
     /// Redis is a cluster.
     pub is_cluster: bool,
+    /// Replicas that must have each write before it counts; `None`: the disk of Redis is enough.
+    pub replication: Option<Replication>,
     /// Use a Redis whose settings cannot be read, or do not give the durability, and answer for it.
     pub assume_durability: bool,
     /// The log of what was accepted lately; `None` for who accepts nothing.
@@ -87,7 +90,8 @@ impl RedisOptions {
         if seeds.is_empty() || seeds.len() > 1 && !self.is_cluster {
             return Err(OpenError::Addresses(seeds.len()));
         }
-        let wanted = Wanted { assume_durability: self.assume_durability, is_cluster: self.is_cluster };
+        let RedisOptions { is_cluster, replication, assume_durability, .. } = *self;
+        let wanted = Wanted { assume_durability, is_cluster, replication };
         Ok(Shared::new(seeds, wanted))
     }
 }

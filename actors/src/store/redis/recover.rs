@@ -118,8 +118,8 @@ impl Inner {
     fn beside(&self) -> Inner {
         let shared = Arc::new(self.writes.shared.beside());
         Inner {
-            writes: Link::new(Arc::clone(&shared)),
-            reads: Link::new(shared),
+            writes: Link::writes(Arc::clone(&shared)),
+            reads: Link::reads(shared),
             hasher: self.hasher,
             id: self.id,
             relay: super::Relay::default(),

@@ -1,12 +1,14 @@
 //! What a Redis must be for a 202 to be true: its version, its settings. It must never change them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use uuid::Uuid;
 
 use super::link::one;
+use super::replicas::{Replication, Wait};
 use super::replies::bytes;
 
 /// What a Redis must be.
@@ -16,6 +18,16 @@ pub(super) struct Wanted {
     pub(super) assume_durability: bool,
     /// A node of a cluster, or none.
     pub(super) is_cluster: bool,
+    /// Replicas that must have each write; `None`: its own disk is enough.
+    pub(super) replication: Option<Replication>,
+}
+
+/// What a Redis was found to be.
+pub(super) struct Met {
+    /// Which run of which Redis.
+    pub(super) run: String,
+    /// How its replicas are waited for.
+    pub(super) wait: Option<Wait>,
 }
 
 /// Why a Redis is not used.
@@ -38,7 +50,7 @@ pub enum Doubt {
     NoCluster,
     /// An acknowledged write would not be on disk.
     #[error(
-        "redis has {setting} {found}, but durability \"fsync\" needs {needed}; set it (CONFIG SET {setting} \
+        "redis has {setting} {found}, but what a 202 promises needs {needed}; set it (CONFIG SET {setting} \
          {needed}, and in redis.conf), or take the risk with --set store.redis.assume_durability=true"
     )]
     Weak {
@@ -48,6 +60,20 @@ pub enum Doubt {
         found: String,
         /// As it must be.
         needed: &'static str,
+    },
+    /// Too few replicas have what was written.
+    #[error(
+        "{found} of {needed} replicas acknowledged within {within:?} what redis has, but durability \
+         \"replicated\" needs them; start them (replicaof, in redis.conf), or wait for fewer with \
+         --set store.redis.replicas=N"
+    )]
+    Alone {
+        /// That did.
+        found: u64,
+        /// That must.
+        needed: u32,
+        /// How long they were waited for.
+        within: Duration,
     },
     /// Redis does not tell its settings.
     #[error(
@@ -83,7 +109,7 @@ fn found_in(found: &Option<Uuid>) -> String {
     )
 }
 
-/// Settings that `fsync` takes.
+/// Settings that each class takes.
 const NEEDED: [(&str, &str); 3] =
     [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")];
 
@@ -94,10 +120,10 @@ const NEEDED: [(&str, &str); 3] =
 pub(super) async fn check_settings(
     connection: &mut MultiplexedConnection,
     wanted: &Wanted,
-) -> Result<String, Doubt> {
+) -> Result<Met, Doubt> {
     let info = info(connection).await.map_err(|e| Doubt::Unread(Arc::new(e)))?;
     let version = value_of(&info, "redis_version").unwrap_or("unknown");
-    if major(version) < 7 {
+    if parts(version) < (7, 0) {
         return Err(Doubt::Old(version.to_owned()));
     }
     match (value_of(&info, "redis_mode") == Some("cluster"), wanted.is_cluster) {
@@ -108,9 +134,10 @@ pub(super) async fn check_settings(
     if value_of(&info, "role") != Some("master") {
         return Err(Doubt::Replica);
     }
-    let run = run_in(&info);
+    let wait = wanted.replication.map(|of| Wait::of(of, parts(version)));
+    let met = Met { run: run_in(&info), wait };
     if wanted.assume_durability {
-        return Ok(run);
+        return Ok(met);
     }
     for (setting, needed) in NEEDED {
         let found = one(connection, "CONFIG", &["GET", setting]).await.map_err(|e| {
@@ -122,7 +149,7 @@ pub(super) async fn check_settings(
             return Err(Doubt::Weak { setting, found, needed });
         }
     }
-    Ok(run)
+    Ok(met)
 }
 
 /// What Redis says of itself.
@@ -155,8 +182,10 @@ fn value_of<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     info.lines().find_map(value).map(str::trim)
 }
 
-fn major(version: &str) -> u32 {
-    version.split('.').next().and_then(|n| n.parse().ok()).unwrap_or(0)
+/// The first two numbers of a version.
+fn parts(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|n| n.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -167,9 +196,9 @@ mod tests {
     fn a_run_is_read_from_what_redis_says_of_itself() {
         let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:c0ffee\r\n\
                     # Replication\r\nrole:master\r\nmaster_replid:ab\r\nmaster_replid2:00\r\n";
-        assert_eq!(value_of(info, "redis_version").map(major), Some(7));
+        assert_eq!(value_of(info, "redis_version").map(parts), Some((7, 0)));
         assert_eq!(run_in(info), "c0ffee/ab/master");
         assert_ne!(run_in(info), run_in(&info.replace("replid:ab", "replid:cd")), "it was a replica since");
-        assert_eq!((value_of(info, "redis"), major("unknown")), (None, 0));
+        assert_eq!((value_of(info, "redis"), parts("unknown")), (None, (0, 0)));
     }
 }

@@ -41,6 +41,8 @@ pub(super) enum Standing {
     Apart,
     /// It answers, and is not what the store needs.
     Unfit,
+    /// It answers, and its replicas do not: it is read, and not written.
+    Alone,
 }
 
 impl Shared {
@@ -129,15 +131,21 @@ impl Shared {
             Standing::Unfit => {
                 tracing::error!(%redis, why, "redis cannot be used; nothing is accepted until it can")
             }
+            Standing::Alone => {
+                tracing::error!(%redis, why, "redis' replicas do not answer; nothing is accepted until they do")
+            }
         }
     }
 
-    /// Says once that it answers again.
-    pub(super) fn found_well(&self, redis: &Address) {
+    /// Says once that it answers again. `with_replicas`: and they have acknowledged it.
+    pub(super) fn found_well(&self, redis: &Address, with_replicas: bool) {
         let mut standings = self.standings.lock();
         match standings.get_mut(redis) {
             Some(Standing::Well) => return,
-            Some(standing @ (Standing::Apart | Standing::Unfit)) => *standing = Standing::Well,
+            Some(Standing::Alone) if !with_replicas => return,
+            Some(standing @ (Standing::Apart | Standing::Unfit | Standing::Alone)) => {
+                *standing = Standing::Well;
+            }
             None => {
                 standings.insert(redis.clone(), Standing::Well);
                 return;

@@ -115,7 +115,10 @@ impl Inner {
 
 impl Store for RedisStore {
     fn durability(&self) -> Durability {
-        Durability::Fsync
+        match self.inner.writes.shared.wanted.replication {
+            Some(_) => Durability::Replicated,
+            None => Durability::Fsync,
+        }
     }
 
     fn feed_epoch(&self) -> u64 {

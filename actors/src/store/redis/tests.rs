@@ -19,7 +19,7 @@ use crate::store::format;
 use crate::store::rows::ClaimHash;
 
 /// What the store needs of a Redis.
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+pub(super) const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A redis-server of a test, killed by its id when the test is over.
 pub(in crate::store) struct Redis {
@@ -45,12 +45,11 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    fn options(&self) -> RedisOptions {
-        let urls = vec![self.url()];
-        RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None, member: None }
+    pub(super) fn options(&self) -> RedisOptions {
+        options(vec![self.url()])
     }
 
-    fn open(&self) -> Result<RedisStore, OpenError> {
+    pub(super) fn open(&self) -> Result<RedisStore, OpenError> {
         RedisStore::open(&self.options())
     }
 
@@ -66,6 +65,18 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _gone = self.server.kill();
         let _reaped = self.server.wait();
+    }
+}
+
+/// Nothing out of the ordinary.
+pub(super) fn options(urls: Vec<String>) -> RedisOptions {
+    RedisOptions {
+        urls,
+        is_cluster: false,
+        replication: None,
+        assume_durability: false,
+        receipts: None,
+        member: None,
     }
 }
 
@@ -360,9 +371,7 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 #[test]
 fn a_password_is_in_no_message() {
     let urls = vec!["redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned()];
-    let options =
-        RedisOptions { urls, is_cluster: false, assume_durability: false, receipts: None, member: None };
-    let Err(e) = RedisStore::open(&options) else { panic!("who is there?") };
+    let Err(e) = RedisStore::open(&options(urls)) else { panic!("who is there?") };
     let said = format!("{} {e:?}", link::with_causes(&e));
     assert!(said.contains("127.0.0.1:1") && !said.contains("geheim"), "{said}");
 }
