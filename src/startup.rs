@@ -27,7 +27,7 @@ use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedSto
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
 use wavegate_engine::store::redis::{
-    self, MemberOptions, ReceiptOptions, RedisOptions, RedisStore, Replication,
+    self, MemberOptions, ReceiptOptions, RedisOptions, RedisStore, Replication, TlsOptions,
 };
 use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};

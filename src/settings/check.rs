@@ -58,6 +58,19 @@ fn redis(redis: &Redis, fault: &mut impl FnMut(&[&str], String, Option<String>))
         }
         (true | false, _) => {}
     }
+    let secure = redis.urls.iter().filter(|url| url.is_secure()).count();
+    if secure != 0 && secure != redis.urls.len() {
+        fault(&urls, "found redis:// and rediss://, expected one of them for all".into(), None);
+    }
+    let files = [&redis.ca_file, &redis.cert_file, &redis.key_file];
+    if secure == 0 && files.iter().any(|file| file.is_some()) {
+        let hint = "ca_file, cert_file and key_file are for TLS";
+        fault(&urls, "found redis://, expected rediss://".into(), Some(hint.into()));
+    }
+    if redis.cert_file.is_some() != redis.key_file.is_some() {
+        let path = ["store", "redis", "cert_file"];
+        fault(&path, "found a certificate or a key alone, expected both or neither".into(), None);
+    }
 }
 
 fn warehouses(all: &[Warehouse], fault: &mut impl FnMut(&[&str], String, Option<String>)) {

@@ -15,6 +15,15 @@ pub(crate) struct Redis {
     /// Its address, or some of a cluster's, which may hold a password.
     #[serde(deserialize_with = "parse::redis")]
     pub(crate) urls: Vec<RedisUrl>,
+    /// `rediss://`: whom its certificate must be signed by.
+    #[serde(deserialize_with = "parse::file")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// `rediss://`: this client's certificate.
+    #[serde(deserialize_with = "parse::file")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// `rediss://`: its key.
+    #[serde(deserialize_with = "parse::file")]
+    pub(crate) key_file: Option<PathBuf>,
     /// It is a cluster.
     pub(crate) cluster: bool,
     /// What a 202 promises.
@@ -45,6 +54,9 @@ impl fmt::Debug for Redis {
     }
 }
 
+/// What the address of a Redis begins with: in clear, and by TLS.
+pub(super) const REDIS_SCHEMES: [&str; 2] = ["redis://", "rediss://"];
+
 /// The address of a Redis. It has no `Debug`: it may hold a password.
 #[derive(Clone)]
 pub(crate) struct RedisUrl(pub(crate) String);
@@ -54,7 +66,12 @@ impl RedisUrl {
     pub(crate) fn address(&self) -> &str {
         let RedisUrl(url) = self;
         let behind = url.rsplit_once('@').map_or(url.as_str(), |(_, behind)| behind);
-        behind.strip_prefix("redis://").unwrap_or(behind)
+        REDIS_SCHEMES.iter().find_map(|scheme| behind.strip_prefix(scheme)).unwrap_or(behind)
+    }
+
+    /// Whether it is reached by TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.0.starts_with(REDIS_SCHEMES[1])
     }
 
     /// Whether it names a database other than the first.

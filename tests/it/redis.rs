@@ -20,10 +20,16 @@ struct House {
 
 impl House {
     fn start() -> House {
+        House::start_with(&[], "")
+    }
+
+    /// With further settings of Redis, and what stands before its address.
+    fn start_with(settings: &[&str], before: &str) -> House {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let redis = Redis::start(dir.path(), &DURABLE);
+        let redis = Redis::start(dir.path(), &[&DURABLE[..], settings].concat());
         let warehouses = fast_warehouses(&[]);
         let [backend, urls] = redis.sets();
+        let urls = urls.replace("redis://", &format!("redis://{before}"));
         let server = TestServer::start_with(&[&warehouses, "manifests.close_every=100ms", &backend, &urls]);
         House { server, redis, others: Vec::new(), _dir: dir }
     }
@@ -261,6 +267,26 @@ async fn without_its_replica_orders_get_503_in_time_and_with_it_everything_goes_
     }
     house.ships(&http, &ids).await;
     house.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_in_no_log_whatever_redis_does() {
+    let mut house = House::start_with(&["--requirepass", "geheim-geheim"], ":geheim-geheim@");
+    let http = client();
+    house.stock(&http, "SKU-R", 10).await;
+    house.redis.kill();
+    let (status, refused) = house.order(&http, "lost").await;
+    assert_eq!(status, 503, "{refused}");
+    house.redis.empty();
+    house.redis.restart();
+    let until = Instant::now() + PATIENCE;
+    while !house.server.log().contains("bring its data back") {
+        assert!(Instant::now() < until, "it says nothing: {}", house.server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let log = house.server.log();
+    assert!(log.contains("redis does not answer"), "{log}");
+    assert!(!log.contains("geheim") && !log.contains("redis://"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -102,7 +102,7 @@
 //!
 //! # Not supported yet
 //!
-//! TLS; claims
+//! Claims
 //! whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that is
 //! emptied while no process serves is begun anew.
 
@@ -151,7 +151,7 @@ use crate::ports::store_report::StoreVitals;
 use link::{Link, LinkError};
 pub use members::MemberOptions;
 use members::Members;
-pub use options::{OpenError, RedisOptions};
+pub use options::{OpenError, RedisOptions, TlsOptions};
 use overlay::Fetch;
 use place::Slot;
 use receipts::Receipts;
@@ -422,3 +422,5 @@ pub(in crate::store) mod cluster_tests;
 mod replicas_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;
+#[cfg(test)]
+mod tls_tests;

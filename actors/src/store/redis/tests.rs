@@ -72,6 +72,7 @@ impl Drop for Redis {
 pub(super) fn options(urls: Vec<String>) -> RedisOptions {
     RedisOptions {
         urls,
+        tls: TlsOptions::default(),
         is_cluster: false,
         replication: None,
         assume_durability: false,
