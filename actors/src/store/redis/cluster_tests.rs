@@ -10,9 +10,9 @@ use redis::{Connection, FromRedisValue};
 use super::slots::slot_of;
 use super::tests::{Redis, options, recent, serve, until};
 use super::*;
-use crate::domain::ids::TransactionId;
+use crate::domain::ids::{ClientNo, TransactionId};
 use crate::ports::clock::{Clock as _, SystemClock};
-use crate::ports::store::{Lookup, NewCommand, SharedStore, TurnCommit, Verdict};
+use crate::ports::store::{Lookup, NewCommand, SharedStore, TurnCommit, Verdict, first_of_turn};
 use crate::store::contract::{CLIENT, HERE, Subject, accept, commit};
 
 /// Primaries of a test's cluster.
@@ -297,6 +297,9 @@ async fn what_a_replica_that_took_over_had_not_got_is_put_back() {
     let store: SharedStore = Arc::new(RedisStore::open(&options).unwrap());
     let home = one_on_each(&cluster)[0];
     let fence = take_at(&store, home).await;
+    // Its feed is on the primary that dies.
+    let on_it = |client: &ClientNo| cluster.of_key(&Slot::of_client(*client).key("next")) == 0;
+    let client = (1..16).map(ClientNo).find(on_it).unwrap();
     let mut ids = BTreeSet::new();
     let mut orders = Vec::new();
     for n in 0..30 {
@@ -307,11 +310,12 @@ async fn what_a_replica_that_took_over_had_not_got_is_put_back() {
         }
         // Some lose their claim, some their transaction, some both.
         let homes = one_on_each(&cluster);
-        let new = order_at(homes[n as usize % PRIMARIES], n);
+        let new = NewCommand { client, ..order_at(homes[n as usize % PRIMARIES], n) };
         assert_eq!(accept(&store, vec![new.clone()]).await, [Verdict::New]);
         ids.insert(new.id);
         orders.push(new);
     }
+    assert_eq!(store.feed(client, 0, 99).await.unwrap().len(), 30);
     cluster.kill(0);
     cluster.signal(PRIMARIES, "CONT");
     wait_for("it takes over", || {
@@ -330,4 +334,10 @@ async fn what_a_replica_that_took_over_had_not_got_is_put_back() {
         assert_eq!(accept(&store, vec![fresh(new)]).await, [Verdict::Replay(new.id)]);
     }
     holds(&store, &ids).await;
+    // What is told from here on has numbers that nobody was given.
+    let next = NewCommand { client, ..order_at(home, 77) };
+    assert_eq!(accept(&store, vec![next.clone()]).await, [Verdict::New]);
+    let feed = store.feed(client, 30, 99).await.unwrap();
+    assert!(feed.iter().all(|entry| entry.sequence >= first_of_turn(1)), "{feed:?}");
+    assert_eq!(feed.last().map(|entry| entry.id), Some(next.id));
 }

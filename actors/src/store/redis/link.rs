@@ -32,7 +32,7 @@ use super::node::{self, Node, Sending};
 use super::replies::list;
 use super::server::Doubt;
 use super::shared::Shared;
-use super::slots::{Address, Elsewhere, SlotMap};
+use super::slots::{Address, Elsewhere, SlotMap, slot_of};
 use crate::ports::store::{CommitError, ReadError};
 use crate::store::rows::RowError;
 
@@ -46,7 +46,7 @@ const ROUNDS_AT_ONCE: usize = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(25);
 
 /// The scripts. Their place here is their number.
-pub(super) const SOURCES: [&str; 10] = [
+pub(super) const SOURCES: [&str; 11] = [
     include_str!("lua/apply.lua"),
     include_str!("lua/append.lua"),
     include_str!("lua/void.lua"),
@@ -57,6 +57,7 @@ pub(super) const SOURCES: [&str; 10] = [
     include_str!("lua/renew.lua"),
     include_str!("lua/assign.lua"),
     include_str!("lua/leave.lua"),
+    include_str!("lua/turn_over.lua"),
 ];
 
 /// One of them.
@@ -72,6 +73,7 @@ pub(super) enum Lua {
     Renew,
     Assign,
     Leave,
+    TurnOver,
 }
 
 /// A script with its keys, all of one slot, and its arguments.
@@ -325,6 +327,13 @@ impl Link {
         let primaries = self.primaries().await?;
         let runs = join_all(primaries.iter().map(async |node| node.run_id().await)).await;
         runs.into_iter().map(|run| Ok(run?.to_string())).collect()
+    }
+
+    /// The run of Redis that has a key.
+    pub(super) async fn run_at(&self, key: &[u8]) -> Result<Arc<str>, LinkError> {
+        let map = self.map().await?;
+        let owner = map.owner(|| slot_of(key)).ok_or(LinkError::Uncovered)?;
+        self.node(owner).run_id().await
     }
 
     /// Asks on the connections as they are whether every primary answers, and still holds this store.

@@ -30,7 +30,7 @@
 //! | `wg:{p}:m:<id>` | hash | a manifest's cartons | turn, sweep |
 //! | `wg:{p}:ended`, `:tombstones` | sorted set | tables `ended`, `tombstones` | turn, sweep |
 //! | `wg:{f<f>}:feed:<c>` | stream, ids `0-sequence` | a client's feed | relay, record (`disabled`); the sweep of feeds trims |
-//! | `wg:{f<f>}:next` | hash | c → the last sequence | with each entry |
+//! | `wg:{f<f>}:next` | hash | c → the last sequence | with each entry; a run that lost its end raises it |
 //! | `wg:{f<f>}:marks` | hash | p → `epoch-n` of the last entry of its log that is in the feeds | relay |
 //! | `wg:{f<f>}:of:<id>` | hash | version, or `e` and when an estimate was told → sequence | relay; sweep deletes |
 //! | `wg:{f<f>}:hooks` | hash | table `endpoints` | create, change, record, purge |
@@ -77,7 +77,8 @@
 //!
 //! A Redis that took over, or came back, may have lost the end of what another acknowledged. So a run of
 //! Redis that was not met before is used only when what was accepted lately has been put back into it
-//! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew.
+//! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew. Feeds and
+//! serials go on above all that may have been given out (`rollback`).
 //!
 //! # A cluster
 //!
@@ -124,6 +125,7 @@ mod recover;
 mod relay;
 mod replicas;
 mod replies;
+mod rollback;
 mod server;
 mod shared;
 mod slots;
@@ -159,6 +161,7 @@ pub use receipts::{KEEP_MAX, ReceiptOptions};
 use relay::Relay;
 pub use replicas::Replication;
 use replies::{list, number};
+use rollback::Seen;
 pub use server::Doubt;
 use shared::Shared;
 use transact::Plan;
@@ -169,10 +172,7 @@ const QUEUE_MAX: usize = 4_096;
 /// How often Redis is looked at, and what nobody reads is relayed.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// How often old receipts are looked for: as often as a file of them ends.
-const DROP_EVERY: Duration = Duration::from_secs(60);
-
-/// A store in one Redis.
+/// A store in one Redis, or in a cluster.
 pub struct RedisStore {
     inner: Arc<Inner>,
     runtime: Handle,
@@ -191,6 +191,7 @@ struct Inner {
     /// Partitions that are known to be noted.
     noted: parking_lot::Mutex<BTreeSet<PartitionId>>,
     receipts: Arc<Receipts>,
+    seen: Seen,
     /// This node among others.
     members: Option<Members>,
 }
@@ -239,7 +240,7 @@ impl RedisStore {
                     });
                     if let Ok(inner) = &begun {
                         tokio::spawn(watch(Arc::clone(inner)));
-                        tokio::spawn(keep_settled(Arc::clone(inner)));
+                        tokio::spawn(recover::keep_settled(Arc::clone(inner)));
                     }
                     let _nobody_waits = opened.send(begun.map(|inner| (inner, handle)));
                     // An error says that the store was dropped; that is what is waited for.
@@ -320,6 +321,7 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::new(receipts),
+            seen: Seen::default(),
             members,
         };
         recover::settle(&inner)
@@ -354,6 +356,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes note of all of these.
+    async fn note_all(&self, partitions: &BTreeSet<PartitionId>) -> Result<(), LinkError> {
+        let mut add = redis::pipe();
+        for partition in partitions {
+            add.cmd("SADD").arg(Slot::Meta.key("partitions")).arg(partition.0);
+        }
+        self.writes.write(&add).await?;
+        self.noted.lock().extend(partitions);
+        Ok(())
+    }
+
     /// Writes in a partition's slot.
     async fn write_in<T>(
         &self,
@@ -382,24 +395,6 @@ fn refused(address: &str, e: LinkError) -> OpenError {
     }
 }
 
-/// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
-async fn keep_settled(inner: Arc<Inner>) {
-    loop {
-        let behind = inner.writes.shared.behind.notified();
-        if tokio::time::timeout(DROP_EVERY, behind).await.is_err() {
-            inner.receipts.drop_old().await;
-            continue;
-        }
-        while let Err(e) = recover::settle(&inner).await {
-            tracing::warn!(
-                error = link::with_causes(&e),
-                "what was accepted is not put back yet; it is tried again"
-            );
-            tokio::time::sleep(WATCH_EVERY).await;
-        }
-    }
-}
-
 /// Looks at Redis and relays what nobody has asked for, until the store is dropped.
 async fn watch(inner: Arc<Inner>) {
     loop {
@@ -420,6 +415,8 @@ async fn watch(inner: Arc<Inner>) {
 pub(in crate::store) mod cluster_tests;
 #[cfg(test)]
 mod replicas_tests;
+#[cfg(test)]
+mod rollback_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;
 #[cfg(test)]

@@ -245,6 +245,9 @@ impl Inner {
                 format::decode_feed(entry.field(b"e")).map_err(|e| corrupt("a feed entry", e))?;
             Ok(FeedEntry { sequence: entry.n, id, version })
         };
+        if let Some(last) = found.last() {
+            self.seen.fed(client, last.n);
+        }
         found.into_iter().map(read).collect()
     }
 
@@ -258,6 +261,7 @@ impl Inner {
         let mut answers = self.reads.ask(&ask).await?.into_iter();
         let next = answers.next().and_then(number).unwrap_or(0) + 1;
         let first = answers.next().map(entries).unwrap_or_default().first().map_or(next, |entry| entry.n);
+        self.seen.fed(client, next - 1);
         Ok(FeedBounds { first: first.min(next), next })
     }
 

@@ -3,8 +3,9 @@
 //!
 //! 1. Every fence is made void, so that every owner reads its partition anew: it may know of turns that
 //!    this run has lost. (Not at the start: then there is no owner yet.)
-//! 2. The receipts are appended again ([`super::receipts`]).
-//! 3. If they are still the same runs, they are the ones that are used from here on, and no other: one
+//! 2. Numbers that may have been given out are passed over ([`super::rollback`]).
+//! 3. The receipts are appended again ([`super::receipts`]).
+//! 4. If they are still the same runs, they are the ones that are used from here on, and no other: one
 //!    that was used before and comes back as a primary has lost what was written since.
 //!
 //! Killed or refused between any two of these it is done again from the first; nothing of it is done
@@ -14,14 +15,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::claims::Found;
-use super::link::{Link, LinkError};
+use super::link::{Link, LinkError, with_causes};
 use super::overlay::Fetch;
 use super::place::Slot;
 use super::receipts::{Kept, Receipts};
+use super::rollback::Seen;
 use super::transact::Plan;
-use super::{Inner, QUEUE_MAX, accept};
+use super::{Inner, QUEUE_MAX, WATCH_EVERY, accept};
 use crate::domain::ids::PartitionId;
 use crate::domain::time::Timestamp;
 use crate::ports::clock::{Clock as _, SystemClock};
@@ -33,6 +36,9 @@ use crate::store::rows;
 
 /// Receipts that are appended at once.
 const CHUNK: usize = 512;
+
+/// How often old receipts are looked for: as often as a file of them ends.
+const DROP_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a run is not ready. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -83,10 +89,11 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     }
     let mut all: BTreeSet<PartitionId> = beside.partitions().await?.into_iter().collect();
     all.extend(inner.noted.lock().iter().copied());
-    if before.is_some() {
+    if let Some(before) = &before {
         for partition in &all {
             beside.depose(*partition).await?;
         }
+        beside.pass_over(&inner.seen, before).await?;
     }
     let tally = beside.restore(&inner.receipts).await?;
     for link in [&beside.writes, &beside.reads] {
@@ -95,9 +102,7 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
         }
     }
     // What was noted may be among what was lost, and what it is about elsewhere.
-    for partition in &all {
-        beside.note(*partition).await?;
-    }
+    beside.note_all(&all).await?;
     all.extend(beside.noted.lock().iter().copied());
     all.iter().for_each(|partition| inner.relay.wrote(*partition));
     *inner.writes.shared.runs.lock() = Some(runs);
@@ -113,6 +118,24 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     Ok(())
 }
 
+/// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
+pub(super) async fn keep_settled(inner: Arc<Inner>) {
+    loop {
+        let behind = inner.writes.shared.behind.notified();
+        if tokio::time::timeout(DROP_EVERY, behind).await.is_err() {
+            inner.receipts.drop_old().await;
+            continue;
+        }
+        while let Err(e) = settle(&inner).await {
+            tracing::warn!(
+                error = with_causes(&e),
+                "what was accepted is not put back yet; it is tried again"
+            );
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+}
+
 impl Inner {
     /// The same store by connections of its own, which lead to any run.
     fn beside(&self) -> Inner {
@@ -126,6 +149,7 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::clone(&self.receipts),
+            seen: Seen::default(),
             members: None,
         }
     }

@@ -169,12 +169,18 @@ pub(super) async fn run_of(connection: &mut MultiplexedConnection) -> Result<Str
     Ok(run_in(&info(connection).await?))
 }
 
+/// Where the replication id stands in what names a run.
+pub(super) const REPLICATION_AT: usize = 1;
+
+/// Where that of the primary stands whose replica it was.
+pub(super) const BEFORE_AT: usize = 2;
+
 /// What names one run of one Redis as a primary: a restart and another primary have another run id, and
 /// one that was a replica in between has another replication id (as has one that gets its first replica,
 /// which costs nothing but looking).
 fn run_in(info: &str) -> String {
     let of = |name| value_of(info, name).unwrap_or_default();
-    format!("{}/{}/{}", of("run_id"), of("master_replid"), of("role"))
+    format!("{}/{}/{}/{}", of("run_id"), of("master_replid"), of("master_replid2"), of("role"))
 }
 
 fn value_of<'i>(info: &'i str, name: &str) -> Option<&'i str> {
@@ -197,7 +203,7 @@ mod tests {
         let info = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\nrun_id:c0ffee\r\n\
                     # Replication\r\nrole:master\r\nmaster_replid:ab\r\nmaster_replid2:00\r\n";
         assert_eq!(value_of(info, "redis_version").map(parts), Some((7, 0)));
-        assert_eq!(run_in(info), "c0ffee/ab/master");
+        assert_eq!(run_in(info), "c0ffee/ab/00/master");
         assert_ne!(run_in(info), run_in(&info.replace("replid:ab", "replid:cd")), "it was a replica since");
         assert_eq!((value_of(info, "redis"), parts("unknown")), (None, (0, 0)));
     }

@@ -104,7 +104,7 @@ impl Inner {
         self.write_in(fence.partition, plan, items, |w| rows::commit(w, fence, turn)).await
     }
 
-    async fn names<T>(
+    pub(super) async fn names<T>(
         &self,
         operation: impl FnMut(&mut rows::Write<'_>) -> Result<T, rows::RowError>,
     ) -> Result<T, CommitError> {
@@ -229,9 +229,11 @@ impl Store for RedisStore {
 
     fn lease_serials(&self, count: u64) -> BoxFuture<Result<Written<u64>, CommitError>> {
         let inner = Arc::clone(&self.inner);
-        self.writing(
-            async move { inner.names(|w| rows::lease_serials(w, count)).await.map(Written::durably) },
-        )
+        self.writing(async move {
+            let first = inner.names(|w| rows::lease_serials(w, count)).await?;
+            inner.seen.leased(first + count);
+            Ok(Written::durably(first))
+        })
     }
 
     fn wake_ups(&self) -> BoxFuture<Result<Vec<(PartitionId, Timestamp)>, ReadError>> {
