@@ -221,11 +221,12 @@ impl Node {
 
     async fn connect(&self) -> Result<Connected, LinkError> {
         let mut connection = plain(&self.shared, &self.address).await?;
-        let run =
+        let met =
             check_settings(&mut connection, &self.shared.wanted).await.map_err(|doubt| match doubt {
                 Doubt::Unread(e) => LinkError::Apart(e),
                 other => LinkError::Unfit(Arc::new(other)),
             })?;
+        let wait = met.wait.filter(|_| self.writes);
         identity::check(&self.shared, &self.address, &mut connection).await?;
         let mut load = redis::pipe();
         for source in SOURCES {

@@ -54,7 +54,7 @@ impl Redis {
     }
 
     /// Ends it as a power cut would, and starts it again on what is in `dir`.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
         self.server = serve(self.dir.path(), self.port, &DURABLE).expect("its port is free again");
