@@ -26,12 +26,14 @@ use wavegate_engine::ports::faults::Faults;
 use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
-use wavegate_engine::store::redis::{self, MemberOptions, ReceiptOptions, RedisOptions, RedisStore};
+use wavegate_engine::store::redis::{
+    self, MemberOptions, ReceiptOptions, RedisOptions, RedisStore, Replication, TlsOptions,
+};
 use wavegate_engine::webhooks::{Guard, HttpCourier, SystemLookup};
 use wavegate_engine::wms::http::{self as wms_http, HttpWms, Origin, Origins};
 use wavegate_engine::wms::simulated::{self, Simulated};
 
-use crate::settings::{self, Backend, Key, KeyRole, RedisUrl, Settings, Warehouse, WmsKind};
+use crate::settings::{self, Backend, Key, KeyRole, RedisDurability, RedisUrl, Settings, Warehouse, WmsKind};
 use wavegate::http::{self, HttpOptions, KeyConfig, LOCAL_CLIENT, Role};
 
 /// The largest body of a batch, in bytes: 10 MiB, as the contract names it.
@@ -164,7 +166,7 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
         }
         Backend::Redis => {
             let of = &settings.store.redis;
-            let RedisUrl(url) = of.urls.clone();
+            let urls = of.urls.iter().map(|RedisUrl(url)| url.clone()).collect();
             let assume_durability = of.assume_durability;
             if assume_durability {
                 tracing::warn!(
@@ -182,7 +184,15 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
                 name: settings.cluster.node.clone(),
                 lease: settings.cluster.lease,
             });
-            let store = RedisStore::open(&RedisOptions { url, assume_durability, receipts, member })?;
+            let replication = match of.durability {
+                RedisDurability::Fsync => None,
+                RedisDurability::Replicated => {
+                    Some(Replication { replicas: of.replicas, within: of.replicas_within })
+                }
+            };
+            let is_cluster = of.cluster;
+            let options = RedisOptions { urls, is_cluster, replication, assume_durability, receipts, member };
+            let store = RedisStore::open(&options)?;
             Ok(Arc::new(store))
         }
     }

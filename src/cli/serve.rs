@@ -78,7 +78,7 @@ impl Facts {
                 let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
                 format!("embedded in {}", dir.display())
             }
-            Backend::Redis => format!("redis at {}", settings.store.redis.urls.address()),
+            Backend::Redis => format!("redis at {}", settings.store.redis.addresses()),
         };
         let mut warehouses: Vec<_> = settings
             .warehouses

@@ -6,7 +6,7 @@ use std::time::Duration;
 use humantime_serde::re::humantime;
 
 use super::fault::{Fault, nearest};
-use super::{Key, KeyRole, Settings, Warehouse, WmsKind};
+use super::{Key, KeyRole, Redis, RedisUrl, Settings, Warehouse, WmsKind};
 
 /// Adds what contradicts itself to `faults`; `source` tells where the value at a path was set.
 pub(super) fn check(
@@ -22,6 +22,7 @@ pub(super) fn check(
         wms(warehouse.wms.kind, &i.to_string(), &|path| source(path).is_some(), &mut fault);
     }
     keys(settings, &mut fault);
+    redis(&settings.store.redis, &mut fault);
     let address = settings.http.listen;
     if settings.keys.is_empty() && !address.ip().is_loopback() {
         let detail = format!("found {address}, expected a loopback address while no key is configured");
@@ -43,6 +44,33 @@ pub(crate) fn doubts(settings: &Settings) -> Vec<String> {
         ));
     }
     doubts
+}
+
+fn redis(redis: &Redis, fault: &mut impl FnMut(&[&str], String, Option<String>)) {
+    let urls = ["store", "redis", "urls"];
+    match (redis.cluster, redis.urls.len()) {
+        (false, 2..) => {
+            let hint = "they are some of a cluster's? then store.redis.cluster = true";
+            fault(&urls, format!("found {} addresses, expected one", redis.urls.len()), Some(hint.into()));
+        }
+        (true, _) if redis.urls.iter().any(RedisUrl::has_database) => {
+            fault(&urls, "found a database, expected none: a cluster has only one".into(), None);
+        }
+        (true | false, _) => {}
+    }
+    let secure = redis.urls.iter().filter(|url| url.is_secure()).count();
+    if secure != 0 && secure != redis.urls.len() {
+        fault(&urls, "found redis:// and rediss://, expected one of them for all".into(), None);
+    }
+    let files = [&redis.ca_file, &redis.cert_file, &redis.key_file];
+    if secure == 0 && files.iter().any(|file| file.is_some()) {
+        let hint = "ca_file, cert_file and key_file are for TLS";
+        fault(&urls, "found redis://, expected rediss://".into(), Some(hint.into()));
+    }
+    if redis.cert_file.is_some() != redis.key_file.is_some() {
+        let path = ["store", "redis", "cert_file"];
+        fault(&path, "found a certificate or a key alone, expected both or neither".into(), None);
+    }
 }
 
 fn warehouses(all: &[Warehouse], fault: &mut impl FnMut(&[&str], String, Option<String>)) {

@@ -223,9 +223,7 @@ fn describe(layers: &Figment, values: &Value, path: &[&str], kind: &Kind) -> Fau
                 "found {found:?}, expected {}",
                 known.iter().map(|k| format!("{k:?}")).collect::<Vec<_>>().join(" or ")
             ),
-            not_yet(path, found).or_else(|| {
-                nearest(found, known.iter().copied()).map(|near| format!("did you mean {near:?}?"))
-            }),
+            nearest(found, known.iter().copied()).map(|near| format!("did you mean {near:?}?")),
         ),
         Kind::InvalidType(Actual::Map, expected) if expected == "a sequence" => (
             "found a table, expected a list".into(),
@@ -251,12 +249,6 @@ fn shown(found: &Actual) -> String {
         Actual::Seq => "a list".into(),
         other => other.to_string(),
     }
-}
-
-/// Values that the contract names and this version does not have.
-fn not_yet(path: &[&str], found: &str) -> Option<String> {
-    let later = matches!((path, found), (["store", "redis", "durability"], "replicated"));
-    later.then(|| format!("{found:?} is not in this version"))
 }
 
 /// The value at a path; a number names an entry of a list.

@@ -9,10 +9,10 @@ mod fault;
 mod layers;
 mod load;
 mod parse;
+mod redis;
 mod show;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +30,7 @@ pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
 pub(crate) use load::{Loaded, load, simulated_wms};
 pub(crate) use parse::{CLIENT_EXPECTED, client_name};
+pub(crate) use redis::{Redis, RedisDurability, RedisUrl};
 pub(crate) use show::show;
 
 /// The built-in defaults, as they stand in the repository.
@@ -121,54 +122,6 @@ pub(crate) struct Embedded {
     /// The map's size in bytes.
     #[serde(deserialize_with = "parse::size::<_, { 16 << 20 }, { 64 << 40 }>")]
     pub(crate) size_max: ByteSize,
-}
-
-/// `[store.redis]`
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Redis {
-    /// One address, which may hold a password.
-    #[serde(deserialize_with = "parse::redis")]
-    pub(crate) urls: RedisUrl,
-    /// Only false in this version.
-    #[expect(dead_code, reason = "anything but false is a fault")]
-    #[serde(deserialize_with = "parse::cluster")]
-    pub(crate) cluster: bool,
-    /// What a 202 promises.
-    #[expect(dead_code, reason = "there is one class so far, and naming another one is a fault")]
-    pub(crate) durability: RedisDurability,
-    /// Whatever Redis says of its own settings.
-    pub(crate) assume_durability: bool,
-    /// Of what this process accepted lately; relative to the working directory.
-    #[serde(deserialize_with = "parse::path")]
-    pub(crate) receipts_dir: PathBuf,
-}
-
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redis").field("assume_durability", &self.assume_durability).finish_non_exhaustive()
-    }
-}
-
-/// The address of a Redis. It has no `Debug`: it may hold a password.
-#[derive(Clone)]
-pub(crate) struct RedisUrl(pub(crate) String);
-
-impl RedisUrl {
-    /// Host and port, without what is secret.
-    pub(crate) fn address(&self) -> &str {
-        let RedisUrl(url) = self;
-        let behind = url.rsplit_once('@').map_or(url.as_str(), |(_, behind)| behind);
-        behind.strip_prefix("redis://").unwrap_or(behind)
-    }
-}
-
-/// The classes that a store in Redis can give in this version.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RedisDurability {
-    /// Its append-only file is synced before it answers.
-    Fsync,
 }
 
 /// One of `[[warehouses]]`

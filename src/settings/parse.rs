@@ -17,6 +17,7 @@ use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
 use super::RedisUrl;
+use super::redis::REDIS_SCHEMES;
 
 /// An address with a port.
 pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
@@ -51,6 +52,11 @@ fn is_origin(text: &str) -> bool {
         && rest.bytes().all(plain)
         && !rest.ends_with(own)
         && read.is_some_and(|url| url.as_str() == format!("{scheme}{rest}/"))
+}
+
+/// A file, or none.
+pub(super) fn file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    text(from, "the path of a file, or nothing", |s| Some((!s.is_empty()).then(|| PathBuf::from(s))))
 }
 
 /// A path that is not empty.
@@ -159,25 +165,20 @@ pub(super) fn api_key<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ApiKe
     key.parse().map(Some).map_err(|_| wrong())
 }
 
-/// Where a Redis is: a list of one. No fault may repeat it, for it may hold a password.
-pub(super) fn redis<'de, D: Deserializer<'de>>(from: D) -> Result<RedisUrl, D::Error> {
-    let wrong = || D::Error::custom("expected a list of one address, say [\"redis://127.0.0.1:6379\"]");
+/// Where a Redis is: a list of addresses. No fault may repeat them, for they may hold a password.
+pub(super) fn redis<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RedisUrl>, D::Error> {
+    let wrong = || D::Error::custom("expected a list of addresses, say [\"redis://127.0.0.1:6379\"]");
     let figment::value::Value::Array(_, all) = Deserialize::deserialize(from)? else { return Err(wrong()) };
-    let [figment::value::Value::String(_, url)] = &all[..] else { return Err(wrong()) };
-    match url.strip_prefix("redis://") {
-        Some(rest) if !rest.is_empty() => Ok(RedisUrl(url.clone())),
-        Some(_) => Err(wrong()),
-        None if url.starts_with("rediss://") => Err(D::Error::custom("TLS to Redis is not in this version")),
-        None => Err(wrong()),
-    }
-}
-
-/// Whether Redis is a cluster.
-pub(super) fn cluster<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
-    if bool::deserialize(from)? {
-        return Err(D::Error::custom("found true, expected false: Redis Cluster is not in this version"));
-    }
-    Ok(false)
+    let one = |value: &figment::value::Value| {
+        let figment::value::Value::String(_, url) = value else { return Err(wrong()) };
+        let rest = REDIS_SCHEMES.iter().find_map(|scheme| url.strip_prefix(scheme));
+        match rest {
+            // What stands behind "#" would turn off that certificates are checked.
+            Some(rest) if !rest.is_empty() && !rest.contains('#') => Ok(RedisUrl(url.clone())),
+            Some(_) | None => Err(wrong()),
+        }
+    };
+    if all.is_empty() { Err(wrong()) } else { all.iter().map(one).collect() }
 }
 
 /// 64 lower-case hexadecimal digits.

@@ -17,16 +17,20 @@ pub(crate) const OPERATOR: &str = "operator-key-0123456789";
 
 /// The setting that makes the keys above known.
 pub(crate) fn keys() -> String {
-    use sha2::{Digest, Sha256};
-    let hex = |key: &str| Sha256::digest(key).iter().map(|b| format!("{b:02x}")).collect::<String>();
     format!(
         "keys=[{{role=\"client\",client=\"acme\",sha256=\"{}\"}},{{role=\"client\",client=\"globex\",sha256=\"{}\"}},\
          {{role=\"wms\",warehouses=[\"ATL1\"],sha256=\"{}\"}},{{role=\"operator\",sha256=\"{}\"}}]",
-        hex(ACME),
-        hex(GLOBEX),
-        hex(WMS),
-        hex(OPERATOR)
+        digest_of(ACME),
+        digest_of(GLOBEX),
+        digest_of(WMS),
+        digest_of(OPERATOR)
     )
+}
+
+/// A key's digest, as settings have it.
+pub(crate) fn digest_of(key: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(key).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// An answer, read whole.

@@ -5,8 +5,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -75,6 +75,13 @@ impl TestWms {
         }
     }
 
+    /// Sends a signal by its name to a running one.
+    pub(crate) fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("a running process");
+        let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status();
+        assert!(status.expect("a shell").success(), "SIG{name} was not sent");
+    }
+
     /// Waits until it ends by itself.
     pub(crate) fn end(&mut self, bound: Duration) -> ExitStatus {
         let mut child = self.child.take().expect("a running process");
@@ -98,7 +105,7 @@ impl TestWms {
 
     /// The ledger as it stands.
     pub(crate) fn ledger(&self) -> Ledger {
-        Ledger::read(&fs::read_to_string(self.ledger_path()).unwrap_or_default())
+        Ledger::at(&self.ledger_path())
     }
 }
 
@@ -132,6 +139,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    /// Reads the one at a path, as it stands.
+    pub(crate) fn at(path: &Path) -> Self {
+        Ledger::read(&fs::read_to_string(path).unwrap_or_default())
+    }
+
     fn read(text: &str) -> Self {
         let mut ledger = Ledger::default();
         let mut open = BTreeSet::new();
@@ -227,11 +239,23 @@ impl Ledger {
     /// What no WMS may do, whatever happened: work a release twice, or pack or ship more than was
     /// asked for.
     pub(crate) fn must_be_sound(&self) {
-        assert!(self.taken.values().all(|n| *n == 1), "a release was taken twice: {:?}", self.taken);
+        assert_eq!(self.faults(), Vec::<String>::new());
+    }
+
+    /// What it did of that.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let twice = self.taken.iter().filter(|(_, n)| **n != 1);
+        let mut faults: Vec<String> =
+            twice.map(|(r, n)| format!("release {r} was taken {n} times")).collect();
         for (key, asked) in &self.asked {
             let of = |m: &BTreeMap<(String, u64), u64>| m.get(key).copied().unwrap_or(0);
-            assert!(of(&self.packed) + of(&self.missing) <= *asked, "{key:?} was worked twice");
-            assert!(of(&self.shipped) <= of(&self.packed), "{key:?} left twice");
+            if of(&self.packed) + of(&self.missing) > *asked {
+                faults.push(format!("{key:?} was worked twice"));
+            }
+            if of(&self.shipped) > of(&self.packed) {
+                faults.push(format!("{key:?} left twice"));
+            }
         }
+        faults
     }
 }

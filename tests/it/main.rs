@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
 
 mod access;
+mod any_node;
 mod bad_input;
+mod balancer;
 mod batch;
 mod bench;
 mod cli;
@@ -29,6 +31,7 @@ mod scarce;
 mod server;
 mod shop;
 mod sse;
+mod storm;
 mod tickets;
 mod track;
 mod watch;

@@ -18,18 +18,24 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
 const CODES: [&str; 3] = ["ATL1", "DFW2", "RNO3"];
 
 /// Nodes and the Redis that they share; the nodes end first.
-struct Nodes {
-    all: Vec<TestServer>,
-    redis: Redis,
-    http: reqwest::Client,
+pub(crate) struct Nodes {
+    pub(crate) all: Vec<TestServer>,
+    pub(crate) redis: Redis,
+    pub(crate) http: reqwest::Client,
+    warehouses: String,
     _dir: tempfile::TempDir,
 }
 
 impl Nodes {
-    async fn start(count: usize) -> Nodes {
+    pub(crate) async fn start(count: usize) -> Nodes {
+        Nodes::start_with(count, fast_warehouses(&[])).await
+    }
+
+    /// With these warehouses.
+    pub(crate) async fn start_with(count: usize, warehouses: String) -> Nodes {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let redis = Redis::start(dir.path(), &DURABLE);
-        let mut nodes = Nodes { all: Vec::new(), redis, http: client(), _dir: dir };
+        let mut nodes = Nodes { all: Vec::new(), redis, http: client(), warehouses, _dir: dir };
         for _ in 0..count {
             nodes.join();
         }
@@ -40,14 +46,15 @@ impl Nodes {
     /// One more.
     fn join(&mut self) {
         let [backend, urls] = self.redis.sets();
-        let warehouses = fast_warehouses(&[]);
         let name = format!("cluster.node=n{}", self.all.len());
-        let sets = [&warehouses, "manifests.close_every=100ms", &backend, &urls, LEASE, &name];
+        let loopback = "webhooks.allow_cidrs=[\"127.0.0.0/8\"]";
+        let close = "manifests.close_every=100ms";
+        let sets = [&self.warehouses, close, &backend, &urls, LEASE, &name, loopback];
         self.all.push(TestServer::start_with(&sets));
     }
 
     /// Which node is in charge of each warehouse, as one of them sees it.
-    async fn homes(&self, asked: usize) -> Vec<(String, String)> {
+    pub(crate) async fn homes(&self, asked: usize) -> Vec<(String, String)> {
         let (_, report) = get(&self.http, self.all[asked].at("/v1/ops/actors")).await;
         let mut homes = Vec::new();
         for node in report["nodes"].as_array().into_iter().flatten() {
@@ -60,7 +67,7 @@ impl Nodes {
     }
 
     /// Waits until exactly these share the warehouses, and all of them know it and are ready.
-    async fn spread_over(&self, alive: &[usize]) -> Duration {
+    pub(crate) async fn spread_over(&self, alive: &[usize]) -> Duration {
         let names: BTreeSet<String> = alive.iter().map(|n| format!("n{n}")).collect();
         let begun = Instant::now();
         loop {
@@ -79,7 +86,7 @@ impl Nodes {
         begun.elapsed()
     }
 
-    async fn stock(&self, at: usize) {
+    pub(crate) async fn stock(&self, at: usize) {
         for code in CODES {
             let body = receipt(&format!("stock-{code}"), code, "SKU-N", 10_000);
             let (status, accepted) = post(&self.http, self.all[at].at("/v1/inventory/moves"), &body).await;
@@ -89,7 +96,7 @@ impl Nodes {
     }
 
     /// One order for each warehouse, sent to a node.
-    async fn order_everywhere(&self, at: usize, reference: &str) -> Vec<String> {
+    pub(crate) async fn order_everywhere(&self, at: usize, reference: &str) -> Vec<String> {
         let mut ids = Vec::new();
         for code in CODES {
             let order = order(&format!("{reference}-{code}"), code, "SKU-N", 1);
@@ -100,17 +107,17 @@ impl Nodes {
         ids
     }
 
-    async fn ship(&self, at: usize, ids: &[String]) {
+    pub(crate) async fn ship(&self, at: usize, ids: &[String]) {
         for id in ids {
             let document = status_when(&self.http, &self.all[at].url, id, |d| d["done"] == true).await;
             assert_eq!(document["state"], "shipped", "{document}");
         }
     }
 
-    fn signal(&self, node: usize, name: &str) {
-        let kill = format!("kill -{name} {}", self.all[node].pid());
-        let status = std::process::Command::new("sh").arg("-c").arg(kill).status();
-        assert!(status.expect("a shell").success(), "SIG{name} was not sent");
+    /// A warehouse and the node that works it.
+    pub(crate) async fn some_home(&self) -> (String, usize) {
+        let (code, home) = self.homes(0).await.swap_remove(0);
+        (code, home.trim_start_matches('n').parse().expect("a node's number"))
     }
 }
 
@@ -127,9 +134,8 @@ async fn nodes_share_the_warehouses_and_any_of_them_serves_every_call() {
     assert_eq!(nodes.order_everywhere(0, "b").await, ids);
 
     // A pause asked for at a node that does not work the warehouse holds.
-    let homes = nodes.homes(0).await;
-    let (code, home) = homes.first().cloned().unwrap();
-    let other = usize::from(home == "n0");
+    let (code, home) = nodes.some_home().await;
+    let other = 1 - home;
     let pause = format!("/v1/ops/warehouses/{code}/pause");
     let (status, said) = post(&nodes.http, nodes.all[other].at(&pause), &json!({})).await;
     assert_eq!(status, 200, "{said}");
@@ -220,11 +226,11 @@ async fn a_node_that_slept_past_its_lease_commits_nothing_when_it_wakes() {
     let nodes = Nodes::start(2).await;
     nodes.stock(0).await;
     let mut ids = nodes.order_everywhere(0, "before").await;
-    nodes.signal(0, "STOP");
+    nodes.all[0].signal("STOP");
     ids.extend(nodes.order_everywhere(1, "asleep").await);
     nodes.ship(1, &ids).await;
     let (_, before) = get(&nodes.http, nodes.all[1].at("/v1/warehouses/ATL1/inventory/SKU-N")).await;
-    nodes.signal(0, "CONT");
+    nodes.all[0].signal("CONT");
     nodes.spread_over(&[0, 1]).await;
     let (_, after) = get(&nodes.http, nodes.all[0].at("/v1/warehouses/ATL1/inventory/SKU-N")).await;
     assert_eq!(before, after, "what the sleeper held was shipped once");

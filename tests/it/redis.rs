@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::redis_server::{DURABLE, Redis};
+use crate::redis_server::{DURABLE, Redis, start_cluster};
 use crate::server::{TestServer, client, wavegate};
 use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, status_when};
 
@@ -13,17 +13,52 @@ use crate::shop::{PATIENCE, fast_warehouses, get, id_of, order, post, receipt, s
 struct House {
     server: TestServer,
     redis: Redis,
+    /// Of a cluster, all but the first; or a replica.
+    others: Vec<Redis>,
     _dir: tempfile::TempDir,
 }
 
 impl House {
     fn start() -> House {
+        House::start_with(&[], "")
+    }
+
+    /// With further settings of Redis, and what stands before its address.
+    fn start_with(settings: &[&str], before: &str) -> House {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let redis = Redis::start(dir.path(), &DURABLE);
+        let redis = Redis::start(dir.path(), &[&DURABLE[..], settings].concat());
         let warehouses = fast_warehouses(&[]);
         let [backend, urls] = redis.sets();
+        let urls = urls.replace("redis://", &format!("redis://{before}"));
         let server = TestServer::start_with(&[&warehouses, "manifests.close_every=100ms", &backend, &urls]);
-        House { server, redis, _dir: dir }
+        House { server, redis, others: Vec::new(), _dir: dir }
+    }
+
+    fn start_on_a_cluster() -> House {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (mut nodes, sets) = start_cluster(dir.path());
+        let warehouses = fast_warehouses(&[]);
+        let own = [warehouses.as_str(), "manifests.close_every=100ms"];
+        let sets: Vec<&str> = own.into_iter().chain(sets.iter().map(String::as_str)).collect();
+        let server = TestServer::start_with(&sets);
+        House { server, redis: nodes.remove(0), others: nodes, _dir: dir }
+    }
+
+    fn start_replicated() -> House {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let redis = Redis::start(&dir.path().join("primary"), &DURABLE);
+        let port = redis.port().to_string();
+        let of = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
+        let replica = Redis::start(&dir.path().join("replica"), &[&DURABLE[..], &of].concat());
+        let until = Instant::now() + PATIENCE;
+        while !redis.tell("WAIT 1 100").starts_with(":1") {
+            assert!(Instant::now() < until, "the replica does not keep up");
+        }
+        let warehouses = fast_warehouses(&[]);
+        let [backend, urls] = redis.sets();
+        let class = "store.redis.durability=\"replicated\"";
+        let sets = [&warehouses, "manifests.close_every=100ms", &backend, &urls, class];
+        House { server: TestServer::start_with(&sets), redis, others: vec![replica], _dir: dir }
     }
 
     async fn stock(&self, http: &reqwest::Client, sku: &str, quantity: u32) {
@@ -155,6 +190,106 @@ async fn orders_in_redis_ship_and_a_killed_server_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_on_a_cluster_ship_though_the_server_and_a_primary_die() {
+    let mut house = House::start_on_a_cluster();
+    let http = client();
+    house.stock(&http, "SKU-R", 1_000).await;
+    let mut orders = Vec::new();
+    for n in 0..30 {
+        let reference = format!("c{n}");
+        let id = house.order_until_accepted(&http, &reference).await;
+        orders.push((reference, id));
+        if n == 10 {
+            house.server.kill();
+            house.server.restart();
+        }
+        if n == 20 {
+            house.redis.restart();
+        }
+    }
+    let ids: Vec<String> = orders.iter().map(|(_, id)| id.clone()).collect();
+    house.ships(&http, &ids).await;
+    house.has(&http, &orders).await;
+    let (_, stock) = get(&http, house.server.at("/v1/warehouses/ATL1/inventory/SKU-R")).await;
+    assert_eq!((&stock["on_hand"], &stock["reserved"]), (&json!(970), &json!(0)), "{stock}");
+    let told = events(&http, &house.server).await;
+    let shipped = told.iter().filter(|e| e["type"] == "wavegate.order.shipped").count();
+    assert_eq!(shipped, 30, "every order tells that it shipped");
+    house.check();
+}
+
+#[test]
+fn a_cluster_is_told_from_a_single_redis_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let single = Redis::start(&dir.path().join("single"), &DURABLE);
+    let (nodes, [_, of_cluster, is_cluster]) = start_cluster(&dir.path().join("cluster"));
+    let [backend, of_single] = single.sets();
+    for (sets, told) in [
+        (vec![&backend, &of_single, &is_cluster], "not a node of a cluster"),
+        (vec![&backend, &of_cluster], "store.redis.cluster=true"),
+    ] {
+        let mut serve = wavegate();
+        serve.current_dir(dir.path()).args(["serve", "--set", "http.listen=127.0.0.1:0"]);
+        sets.into_iter().for_each(|set| {
+            serve.args(["--set", set]);
+        });
+        let refused = serve.output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(3) && said.contains(told), "{said}");
+    }
+    let several = format!("store.redis.urls=[\"redis://a:1\", \"redis://b:{}\"]", nodes[0].port());
+    let check = wavegate().args(["config", "check", "--set", &several]).output().unwrap();
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.code() == Some(2) && said.contains("expected one"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_replica_orders_get_503_in_time_and_with_it_everything_goes_on() {
+    let mut house = House::start_replicated();
+    let http = client();
+    house.stock(&http, "SKU-R", 1_000).await;
+    let (_, ready) = get(&http, house.server.at("/readyz")).await;
+    assert_eq!(ready["durability"], "replicated", "{ready}");
+    let (status, accepted) = house.order(&http, "before").await;
+    assert_eq!((status, &accepted["durability"]), (202, &json!("replicated")), "{accepted}");
+    let mut ids = vec![id_of(&accepted)];
+    house.others[0].signal("STOP");
+    for n in 0..5 {
+        let begun = Instant::now();
+        let (status, refused) = house.order(&http, &format!("s{n}")).await;
+        assert_eq!(status, 503, "{refused}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    }
+    assert_eq!(get(&http, house.server.at("/readyz")).await.0, 503);
+    house.others[0].signal("CONT");
+    for n in 0..5 {
+        ids.push(house.order_until_accepted(&http, &format!("s{n}")).await);
+    }
+    house.ships(&http, &ids).await;
+    house.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_in_no_log_whatever_redis_does() {
+    let mut house = House::start_with(&["--requirepass", "geheim-geheim"], ":geheim-geheim@");
+    let http = client();
+    house.stock(&http, "SKU-R", 10).await;
+    house.redis.kill();
+    let (status, refused) = house.order(&http, "lost").await;
+    assert_eq!(status, 503, "{refused}");
+    house.redis.empty();
+    house.redis.restart();
+    let until = Instant::now() + PATIENCE;
+    while !house.server.log().contains("bring its data back") {
+        assert!(Instant::now() < until, "it says nothing: {}", house.server.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let log = house.server.log();
+    assert!(log.contains("redis does not answer"), "{log}");
+    assert!(!log.contains("geheim") && !log.contains("redis://"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_killed_and_restarted_on_its_data_is_gone_on_with() {
     let mut house = House::start();
     let http = client();
@@ -244,11 +379,6 @@ fn a_redis_that_cannot_keep_a_202_stops_the_start_and_says_why() {
     let show = wavegate().args(["config", "show", "--set", &urls]).output().unwrap();
     let said = String::from_utf8_lossy(&show.stdout);
     assert!(show.status.success() && said.contains("store.redis.urls") && !said.contains("geheim"), "{said}");
-    for later in ["store.redis.cluster=true", "store.redis.durability=\"replicated\""] {
-        let later = start(&[later]);
-        let said = String::from_utf8_lossy(&later.stderr);
-        assert!(later.status.code() == Some(2) && said.contains("not in this version"), "{said}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! A real redis-server for a test: a directory and a free port of its own, killed by its id when the
 //! test is over.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -75,11 +75,54 @@ impl Redis {
         copy(from, &self.dir.join("appendonlydir"));
     }
 
+    /// Asks for one thing, as an operator would, and gives back the answer's text.
+    pub(crate) fn tell(&self, words: &str) -> String {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        let mut stream = std::io::BufReader::new(stream);
+        stream.get_mut().write_all(format!("{words}\r\n").as_bytes()).expect("a request");
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("an answer");
+        let Some(length) = line.strip_prefix('$') else { return line };
+        let mut text = vec![0; length.trim().parse().expect("a length")];
+        stream.read_exact(&mut text).expect("its text");
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// Sends a signal: STOP or CONT.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.server.id())).status();
         assert!(status.expect("a shell").success(), "SIG{name} was not sent");
     }
+}
+
+/// Starts a Redis Cluster of three primaries, and gives it back with what makes a server use it.
+pub(crate) fn start_cluster(dir: &Path) -> (Vec<Redis>, [String; 3]) {
+    const PRIMARIES: usize = 3;
+    let mut nodes = Vec::new();
+    for n in 0..PRIMARIES {
+        let bus = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let of_cluster = "--cluster-enabled yes --cluster-node-timeout 2000 --cluster-port";
+        let bus = bus.to_string();
+        let settings: Vec<&str> = DURABLE.into_iter().chain(of_cluster.split(' ')).chain([&*bus]).collect();
+        let node = Redis::start(&dir.join(format!("node-{n}")), &settings);
+        let (first, end) = (n * 16_384 / PRIMARIES, (n + 1) * 16_384 / PRIMARIES);
+        node.tell(&format!("CLUSTER ADDSLOTSRANGE {first} {}", end - 1));
+        node.tell(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1));
+        nodes.push((node, bus));
+    }
+    let (first, bus) = (nodes[0].0.port, nodes[0].1.clone());
+    nodes[1..].iter().for_each(|(node, _)| {
+        node.tell(&format!("CLUSTER MEET 127.0.0.1 {first} {bus}"));
+    });
+    let until = Instant::now() + START_MAX;
+    let is_formed = |info: String| info.contains("cluster_state:ok") && info.contains("known_nodes:3");
+    while !nodes.iter().all(|(node, _)| is_formed(node.tell("CLUSTER INFO"))) {
+        assert!(Instant::now() < until, "the cluster is not formed within {START_MAX:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let nodes: Vec<Redis> = nodes.into_iter().map(|(node, _)| node).collect();
+    let urls = format!("store.redis.urls=[\"redis://127.0.0.1:{}\"]", nodes[1].port);
+    (nodes, ["store.backend=\"redis\"".to_owned(), urls, "store.redis.cluster=true".to_owned()])
 }
 
 fn copy(from: &Path, to: &Path) {

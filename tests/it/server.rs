@@ -112,8 +112,7 @@ impl TestServer {
 
     /// Sends SIGTERM without waiting.
     pub(crate) fn signal_term(&self) {
-        let status = Command::new("sh").arg("-c").arg(format!("kill -TERM {}", self.pid())).status();
-        assert!(status.expect("a shell").success(), "SIGTERM was not sent");
+        self.signal("TERM");
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -129,12 +128,48 @@ impl TestServer {
 
     /// Starts a killed or stopped server again on the same directory; the port is a new one.
     pub(crate) fn restart(&mut self) {
-        if self.child.try_wait().ok().flatten().is_none() {
-            self.kill();
-        }
+        self.end();
         let (child, url) = spawn(self.dir.path(), &self.sets, self.starts);
         (self.child, self.url) = (child, url);
         self.starts += 1;
+    }
+
+    /// Starts it again as a service manager would: whenever it ends because its store is not to be had
+    /// (exit code 3), once more.
+    pub(crate) fn revive(&mut self) {
+        self.end();
+        let until = Instant::now() + START_MAX;
+        loop {
+            let command = serve(self.dir.path(), &self.sets);
+            let started = try_listening(command, &log_path(self.dir.path(), self.starts));
+            self.starts += 1;
+            match started {
+                Ok((child, url)) => return (self.child, self.url) = (child, url),
+                Err(Silent { ended, log }) => {
+                    let code = ended.and_then(|status| status.code());
+                    assert!(code == Some(3) && Instant::now() < until, "it ends with {code:?}:\n{log}");
+                }
+            }
+        }
+    }
+
+    /// What all its lives have written to standard error.
+    pub(crate) fn logs(&self) -> Vec<String> {
+        let log = |start| fs::read_to_string(log_path(self.dir.path(), start)).unwrap_or_default();
+        (0..self.starts).map(log).collect()
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        let status = Command::new("sh").arg("-c").arg(kill).status();
+        assert!(status.expect("a shell").success(), "SIG{name} was not sent");
+    }
+
+    fn end(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            self.kill();
+        }
     }
 }
 
@@ -200,6 +235,10 @@ fn log_path(dir: &Path, start: usize) -> PathBuf {
 }
 
 fn spawn(dir: &Path, sets: &[String], start: usize) -> (Child, String) {
+    listening(serve(dir, sets), &log_path(dir, start))
+}
+
+fn serve(dir: &Path, sets: &[String]) -> Command {
     let mut command = wavegate();
     // No file, no fault: see `TestServer::poison`.
     command.env("WAVEGATE_TEST_POISON", dir.join(POISON));
@@ -207,11 +246,24 @@ fn spawn(dir: &Path, sets: &[String], start: usize) -> (Child, String) {
     for set in sets {
         command.args(["--set", set]);
     }
-    listening(command, &log_path(dir, start))
+    command
 }
 
 /// Starts a command that says where it listens; its standard error goes to `log`.
-pub(crate) fn listening(mut command: Command, log: &Path) -> (Child, String) {
+pub(crate) fn listening(command: Command, log: &Path) -> (Child, String) {
+    try_listening(command, log).unwrap_or_else(|Silent { log, .. }| {
+        panic!("the server did not start within {START_MAX:?}; its standard error:\n{log}")
+    })
+}
+
+/// A command that did not say where it listens.
+struct Silent {
+    /// How it ended, if it did by itself.
+    ended: Option<ExitStatus>,
+    log: String,
+}
+
+fn try_listening(mut command: Command, log: &Path) -> Result<(Child, String), Silent> {
     let file = File::create(log).expect("a log file");
     let mut child = command.stdout(Stdio::piped()).stderr(file).spawn().expect("the binary starts");
     let stdout = child.stdout.take().expect("its standard output");
@@ -225,13 +277,14 @@ pub(crate) fn listening(mut command: Command, log: &Path) -> (Child, String) {
     match first.recv_timeout(START_MAX) {
         Ok(line) => {
             let url = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("first line {line:?}"));
-            (child, url.to_owned())
+            Ok((child, url.to_owned()))
         }
-        Err(_) => {
+        Err(why) => {
+            // Its output is closed: it ends, or has ended.
+            let ended = (why == mpsc::RecvTimeoutError::Disconnected).then(|| child.wait().ok()).flatten();
             child.kill().ok();
             child.wait().ok();
-            let text = fs::read_to_string(log).unwrap_or_default();
-            panic!("the server did not start within {START_MAX:?}; its standard error:\n{text}");
+            Err(Silent { ended, log: fs::read_to_string(log).unwrap_or_default() })
         }
     }
 }

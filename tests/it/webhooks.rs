@@ -36,7 +36,7 @@ impl Heard {
         &self.headers["webhook-id"]
     }
 
-    fn subject(&self) -> &str {
+    pub(crate) fn subject(&self) -> &str {
         self.event["subject"].as_str().unwrap()
     }
 
@@ -114,7 +114,7 @@ impl Receiver {
         Receiver { url, heard }
     }
 
-    fn willing() -> Receiver {
+    pub(crate) fn willing() -> Receiver {
         Receiver::start(|_, _| ok())
     }
 

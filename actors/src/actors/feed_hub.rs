@@ -19,7 +19,7 @@ use super::site::Node;
 use super::tripwire::Tripwire;
 use crate::domain::ids::ClientNo;
 use crate::ports::faults::FaultPoint;
-use crate::ports::store::ReadError;
+use crate::ports::store::{ReadError, unbroken};
 
 /// Entries read at once.
 const PAGE: usize = 256;
@@ -140,12 +140,14 @@ struct Page {
 
 /// The next page after a sequence; `None` when the entry that should be next is gone.
 async fn page(node: &Node, client: ClientNo, after: u64) -> Result<Option<Page>, ReadError> {
-    let entries = node.store.feed(client, after, PAGE).await?;
+    let mut entries = node.store.feed(client, after, PAGE).await?;
     if entries.first().is_some_and(|first| first.sequence != after + 1) {
         return Ok(None);
     }
+    let found = entries.len();
+    entries.truncate(unbroken(&entries));
     let last = entries.last().map_or(after, |entry| entry.sequence);
-    let more = entries.len() >= PAGE;
+    let more = found >= PAGE || entries.len() < found;
     let events = events::page(node, client, entries).await?;
     Ok(Some(Page { events, last, more }))
 }

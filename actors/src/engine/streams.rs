@@ -15,7 +15,9 @@ use crate::actors::gate::{AskError, Door};
 use crate::domain::command::Kind;
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::promise::ToldEstimate;
-use crate::ports::store::{FeedBounds, FeedEntry, Lookup, Points, ReadError, StoredTransaction};
+use crate::ports::store::{
+    FeedBounds, FeedEntry, Lookup, Points, ReadError, StoredTransaction, turn_of, unbroken,
+};
 use crate::wire::cursor::Cursor;
 use crate::wire::status;
 
@@ -53,7 +55,7 @@ pub enum Next {
 impl Handle {
     /// A client's events after a sequence, rendered, of at most `limit` entries of its feed; and the
     /// sequence of the last of these entries, which is further than the last event where one could not
-    /// be rendered.
+    /// be rendered. They end with their turn: whoever asks with its last cursor is told of the gap.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -63,7 +65,10 @@ impl Handle {
         after: u64,
         limit: usize,
     ) -> Result<(Vec<Arc<Event>>, u64), ReadError> {
-        let entries = self.store().feed(client, after, limit).await?;
+        let mut entries = self.store().feed(client, after, limit).await?;
+        let follows =
+            |first: &FeedEntry| first.sequence == after + 1 || turn_of(first.sequence) == turn_of(after);
+        entries.truncate(if entries.first().is_some_and(follows) { unbroken(&entries) } else { 0 });
         let last = entries.last().map_or(after, |entry| entry.sequence);
         Ok((events::page(&self.0.node, client, entries).await?, last))
     }
@@ -258,7 +263,7 @@ impl FeedReader {
             return Some(Next::Gap { oldest: next });
         }
         let (mut page, mut bytes, mut read_to) = (VecDeque::new(), 0, after);
-        for entry in &entries {
+        for entry in entries.iter().take(unbroken(&entries)) {
             if bytes >= PAGE_BYTES {
                 break;
             }

@@ -4,7 +4,7 @@
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;
 use wavegate_engine::domain::ids::ClientNo;
-use wavegate_engine::ports::store::{FeedBounds, StoredTransaction};
+use wavegate_engine::ports::store::{FeedBounds, StoredTransaction, first_of_turn, turn_of};
 use wavegate_engine::wire::cursor::Cursor;
 
 use crate::http::problem::Problem;
@@ -73,9 +73,15 @@ pub(super) async fn in_feed(state: &State, client: ClientNo, last: Option<&str>)
         Some(EARLIEST) => return Ok(begin(first - 1)),
         Some(text) => text,
     };
-    Ok(match judge(state, client, text, bounds) {
+    let judged = judge(state, client, text, bounds).and_then(|cursor| {
+        let is_of_this_turn = turn_of(cursor.sequence) == turn_of(next - 1);
+        if is_of_this_turn { Ok(cursor) } else { Err(Reason::OlderEpoch) }
+    });
+    Ok(match judged {
         Ok(cursor) => begin(cursor.sequence),
         Err(reason) => {
+            // Of the turns before, something may be missing.
+            let first = first.max(first_of_turn(turn_of(next - 1)).min(next));
             let oldest = (first < next).then(|| state.engine.cursor(client, first).to_string());
             Start { after: first - 1, gap: Some(gap(text, oldest, reason)), ended: false }
         }

@@ -112,9 +112,11 @@ impl Item<'_> {
 
 fn verdict_of(e: &LinkError) -> Verdict {
     match e {
-        LinkError::Unknown(_) => Verdict::Unknown,
+        LinkError::Alone(_) | LinkError::Unknown(_) => Verdict::Unknown,
         LinkError::Full => Verdict::StoreFull,
-        LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Refused(_) => Verdict::Unavailable,
+        LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Uncovered | LinkError::Refused(_) => {
+            Verdict::Unavailable
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use super::link::{Call, LinkError, Lua};
 use super::place::{self, Slot};
 use super::program::COMMAND;
 use super::replies::{bytes, number};
-use crate::domain::ids::TransactionId;
-use crate::ports::store::{Digest, Verdict};
+use crate::domain::ids::{ClientNo, TransactionId};
+use crate::ports::store::{Digest, NewCommand, Verdict};
 use crate::store::format;
 use crate::store::rows::ClaimHash;
 
@@ -203,6 +203,24 @@ impl Inner {
             answer?;
         }
         Ok(())
+    }
+
+    /// Looks which commands have every claim that they are to have, whosever it is.
+    pub(super) async fn are_held(&self, commands: &[NewCommand]) -> Result<Vec<bool>, LinkError> {
+        let claims = |new: &NewCommand| {
+            let reference = self.hasher.reference(new.client, new.command.kind(), new.command.reference());
+            let key = new.key.as_ref().map(|key| self.hasher.key(new.client, key));
+            let claims = [Some(reference), key].map(|claim| claim.filter(|_| new.client != ClientNo::HOUSE));
+            claims.into_iter().flatten()
+        };
+        let mut ask = redis::pipe();
+        for claim in commands.iter().flat_map(claims) {
+            ask.cmd("EXISTS").arg(place::claim(claim));
+        }
+        let mut answers = self.writes.ask(&ask).await?.into_iter().map(|found| number(found) == Some(1));
+        // Every answer is taken, also behind one that is no.
+        let are_held = |new| (&mut answers).take(claims(new).count()).fold(true, |all, held| all && held);
+        Ok(commands.iter().map(are_held).collect())
     }
 
     /// Looks which ids are transactions, or what is left of them.

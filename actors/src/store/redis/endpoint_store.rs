@@ -85,7 +85,7 @@ impl Inner {
         max: usize,
     ) -> Result<Result<Option<StoredEndpoint>, CommitError>, CommitError> {
         // It begins behind all that was written before it.
-        self.relay.settle(&self.reads, &self.writes).await?;
+        self.relay.settle(&self.writes).await?;
         let mut note = redis::pipe();
         note.cmd("HSET").arg(Slot::Meta.key("hooks")).arg(endpoint.id.0.as_bytes()).arg(endpoint.client.0);
         self.writes.write(&note).await?;
@@ -102,7 +102,7 @@ impl Inner {
         let mut ahead = vec![all()];
         match change {
             EndpointChange::Enable { .. } => {
-                self.relay.settle(&self.reads, &self.writes).await?;
+                self.relay.settle(&self.writes).await?;
                 ahead.extend([counter(client), progress(id)]);
             }
             EndpointChange::Replay(_) => ahead.push(Fetch::All(Table::Deliveries, keys::replays_of(id))),
@@ -122,7 +122,7 @@ impl Inner {
             ahead.push(Fetch::All(Table::Deliveries, keys::replays_of(id)));
         }
         if record.disabled.is_some() {
-            self.relay.settle(&self.reads, &self.writes).await?;
+            self.relay.settle(&self.writes).await?;
             ahead.extend([all(), counter(client)]);
         }
         self.write_shard(client, ahead, |w| rows::record(w, client, id, record)).await

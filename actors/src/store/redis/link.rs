@@ -1,36 +1,52 @@
-//! Connections to Redis: one for writes, one for reads. A connection is used only after it was asked
-//! what Redis it leads to: whether its settings give the durability that a 202 promises, and whether
-//! it holds this store and no other. It must never send a write twice.
+//! The way to Redis: what is sent goes to the primary of its slot, on one connection a primary for
+//! writes and one for reads. It must never send a write twice.
+//!
+//! # A cluster
+//!
+//! The slots are ours to know ([`super::slots`]) and not the client library's, whose cluster connection
+//! sends again, at its own judgement, what met a broken connection: with one connection a primary it is
+//! seen here what may have been executed, what waits for replicas is on the connection that wrote, and
+//! each primary is asked what it is before it is used. What is sent again is only what a Redis said that
+//! it did not execute:
+//!
+//! | answer | what is done |
+//! |---|---|
+//! | `MOVED` | the map learns the slot's place, and it is sent there |
+//! | `ASK` | it is sent there behind `ASKING`; the map stays |
+//! | `TRYAGAIN` (a script whose keys are partly moved, or partly new, in a slot on its way) | again, for a second; then it is refused: whoever writes there waits until the slot has arrived, which reads do not |
+//! | `NOSCRIPT` | again, on a new connection, which loads the scripts |
+//! | `CLUSTERDOWN`, `READONLY`, `LOADING` and all others | refused: a failover takes longer than a client waits. The map is asked for anew each second |
+//!
+//! What meets a broken connection or no answer in time is of unknown outcome, and is never sent again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, cmd};
-use tokio::sync::{Mutex, Notify};
+use futures_util::future::join_all;
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{Pipeline, RedisError, Value, cmd};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use super::replies::{bytes, list};
-use super::server::{Doubt, check_settings, run_id};
+use super::node::{self, Node, Sending};
+use super::replies::list;
+use super::server::Doubt;
+use super::shared::Shared;
+use super::slots::{Address, Elsewhere, SlotMap, slot_of};
 use crate::ports::store::{CommitError, ReadError};
-use crate::store::format;
-use crate::store::keys;
-use crate::store::redis::place::Slot;
 use crate::store::rows::RowError;
 
-/// No answer by then is an unknown outcome: a client is to have its 503 within two seconds, which may
-/// wait for one call that is lost and one attempt to connect.
-const RESPONSE_TIMEOUT: Duration = Duration::from_millis(750);
+/// For how long something is sent on that was not executed where it was sent: less than a client waits.
+const ELSEWHERE_MAX: Duration = Duration::from_secs(1);
 
-/// No connection by then is none.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often it is sent on without a pause.
+const ROUNDS_AT_ONCE: usize = 3;
 
-/// After a failed attempt to connect nobody tries again for this long.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long a slot on its way is given before a script asks for it again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(25);
 
 /// The scripts. Their place here is their number.
-const SOURCES: [&str; 10] = [
+pub(super) const SOURCES: [&str; 11] = [
     include_str!("lua/apply.lua"),
     include_str!("lua/append.lua"),
     include_str!("lua/void.lua"),
@@ -41,6 +57,7 @@ const SOURCES: [&str; 10] = [
     include_str!("lua/renew.lua"),
     include_str!("lua/assign.lua"),
     include_str!("lua/leave.lua"),
+    include_str!("lua/turn_over.lua"),
 ];
 
 /// One of them.
@@ -56,6 +73,7 @@ pub(super) enum Lua {
     Renew,
     Assign,
     Leave,
+    TurnOver,
 }
 
 /// A script with its keys, all of one slot, and its arguments.
@@ -81,17 +99,30 @@ pub(super) enum LinkError {
     /// Redis has no memory left, and did nothing.
     #[error("redis has no memory left")]
     Full,
+    /// It was not sent: no primary of the cluster is known to have the slot.
+    #[error("no primary of the redis cluster has what was asked for")]
+    Uncovered,
+    /// It was done, and too few replicas have acknowledged it.
+    #[error("what redis has written may be there alone")]
+    Alone(#[source] Arc<Doubt>),
     /// It was sent, and there was no answer.
     #[error("redis did not answer")]
     Unknown(#[source] Arc<RedisError>),
+}
+
+impl LinkError {
+    /// Of an error that Redis answered with: scripts check before they write, so nothing was done.
+    pub(super) fn refused(e: RedisError) -> LinkError {
+        if e.code() == Some("OOM") { LinkError::Full } else { LinkError::Refused(Arc::new(e)) }
+    }
 }
 
 impl From<LinkError> for CommitError {
     fn from(e: LinkError) -> Self {
         match e {
             LinkError::Full => CommitError::Full,
-            LinkError::Unknown(_) => CommitError::Unknown(Arc::new(e)),
-            LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Refused(_) => {
+            LinkError::Alone(_) | LinkError::Unknown(_) => CommitError::Unknown(Arc::new(e)),
+            LinkError::Apart(_) | LinkError::Unfit(_) | LinkError::Uncovered | LinkError::Refused(_) => {
                 CommitError::Unavailable(Arc::new(e))
             }
         }
@@ -110,93 +141,23 @@ impl From<LinkError> for RowError {
     }
 }
 
-/// What both connections share.
-pub(super) struct Shared {
-    pub(super) client: Client,
-    /// Take Redis' durability for given.
-    pub(super) assume_durability: bool,
-    /// Whose rows it must hold, once that is known.
-    pub(super) store: parking_lot::Mutex<Option<Uuid>>,
-    /// How the last call found Redis.
-    pub(super) standing: parking_lot::Mutex<Standing>,
-    /// The run of Redis that is known to have all that was accepted: no other is used. `None`: any.
-    pub(super) run: parking_lot::Mutex<Option<String>>,
-    /// Told when another run is met.
-    pub(super) behind: Notify,
-    /// Says nothing of what it finds: others do.
-    pub(super) is_quiet: bool,
-}
-
-/// How a Redis was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It answers.
-    Well,
-    /// It does not answer.
-    Apart,
-    /// It answers, and is not what the store needs.
-    Unfit,
-}
-
-impl Shared {
-    /// Says once when it changes.
-    fn found(&self, standing: Standing, why: &dyn std::error::Error) {
-        if self.is_quiet || std::mem::replace(&mut *self.standing.lock(), standing) == standing {
-            return;
-        }
-        let (redis, why) = (self.client.get_connection_info().addr(), with_causes(why));
-        match standing {
-            Standing::Well => {}
-            Standing::Apart => {
-                tracing::error!(%redis, why, "redis does not answer; nothing is accepted until it does")
-            }
-            Standing::Unfit => {
-                tracing::error!(%redis, why, "redis cannot be used; nothing is accepted until it can")
-            }
-        }
-    }
-
-    /// Whether a run may be used; who looks after the receipts hears of one that may not.
-    fn check_run(&self, run: &str) -> Result<(), LinkError> {
-        if self.run.lock().as_deref().is_none_or(|known| known == run) {
-            return Ok(());
-        }
-        self.behind.notify_one();
-        Err(LinkError::Unfit(Arc::new(Doubt::Behind)))
-    }
-
-    fn found_well(&self) {
-        if !self.is_quiet && std::mem::replace(&mut *self.standing.lock(), Standing::Well) != Standing::Well {
-            tracing::info!(redis = %self.client.get_connection_info().addr(), "redis answers again");
-        }
-    }
-}
-
-/// One connection, made anew when it breaks.
+/// A connection to each primary; there is one for writes and one for reads.
 pub(super) struct Link {
     pub(super) shared: Arc<Shared>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    connected: Option<Connected>,
-    generation: u64,
-    failed: Option<(Instant, LinkError)>,
-}
-
-#[derive(Clone)]
-struct Connected {
-    generation: u64,
-    connection: MultiplexedConnection,
-    scripts: Arc<Vec<Vec<u8>>>,
-    run: Arc<str>,
+    writes: bool,
+    nodes: parking_lot::Mutex<BTreeMap<Address, Arc<Node>>>,
 }
 
 impl Link {
-    /// Not connected yet.
-    pub(super) fn new(shared: Arc<Shared>) -> Link {
-        Link { shared, state: Mutex::default() }
+    /// For reads that nobody is told of before something is written; not connected yet.
+    pub(super) fn reads(shared: Arc<Shared>) -> Link {
+        Link { shared, writes: false, nodes: parking_lot::Mutex::default() }
+    }
+
+    /// For writes, and for what is read before one: where replicas acknowledge what is written, they have
+    /// acknowledged what this answers, be it only read. Not connected yet.
+    pub(super) fn writes(shared: Arc<Shared>) -> Link {
+        Link { shared, writes: true, nodes: parking_lot::Mutex::default() }
     }
 
     /// Reads: commands in one round trip, and again when the connection turns out to be broken.
@@ -207,186 +168,180 @@ impl Link {
         }
     }
 
-    /// Commands that write, in one round trip.
+    /// Commands that write, each of one slot, in one round trip to each primary. An error says of none
+    /// of them that it was not done, unless there is only one.
     pub(super) async fn write(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
-        if commands.is_empty() {
-            return Ok(Vec::new());
+        let sending: Vec<Sending<'_>> = commands.cmd_iter().map(Sending::Command).collect();
+        let mut answers = Vec::with_capacity(sending.len());
+        let mut failed = None;
+        for answer in self.send(&sending).await? {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                // What may have been done outweighs what was not.
+                Err(e @ (LinkError::Unknown(_) | LinkError::Alone(_))) => failed = Some(e),
+                Err(e) => failed = failed.or(Some(e)),
+            }
         }
-        let mut connected = self.connected().await?;
-        let answer = commands.query_async::<Vec<Value>>(&mut connected.connection).await;
-        self.judged(answer, connected.generation).await
+        failed.map_or(Ok(answers), Err)
     }
 
-    /// Runs scripts in order, in one round trip. Each has an answer of its own; an error of the whole is
-    /// that of each.
+    /// Runs scripts in one round trip to each primary, those of one slot in order. Each has an answer of
+    /// its own; an error of the whole is that of each.
     pub(super) async fn run(&self, calls: &[Call]) -> Result<Vec<Result<Value, LinkError>>, LinkError> {
-        if calls.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut answers = self.run_once(calls).await?;
-        let unknown: Vec<usize> = (0..answers.len()).filter(|i| is_no_script(&answers[*i])).collect();
-        if !unknown.is_empty() {
-            // Somebody flushed the scripts: they were not run, and a new connection loads them.
-            self.forget(None).await;
-            let again: Vec<Call> = unknown.iter().map(|i| calls[*i].clone()).collect();
-            for (i, answer) in unknown.into_iter().zip(self.run_once(&again).await?) {
-                answers[i] = answer;
-            }
-        }
-        Ok(answers)
+        let sending: Vec<Sending<'_>> = calls.iter().map(Sending::Script).collect();
+        self.send(&sending).await
     }
 
-    async fn run_once(&self, calls: &[Call]) -> Result<Vec<Result<Value, LinkError>>, LinkError> {
-        let mut connected = self.connected().await?;
-        let mut pipeline = redis::pipe();
-        pipeline.ignore_errors();
-        for call in calls {
-            let command = pipeline.cmd("EVALSHA");
-            command.arg(&connected.scripts[call.lua as usize]).arg(call.keys.len());
-            call.keys.iter().chain(&call.args).for_each(|arg| {
-                command.arg(arg);
+    /// Sends each to the primary of its slot. What a Redis says that it did not execute is sent again,
+    /// where it says; nothing else ever is.
+    async fn send(&self, sending: &[Sending<'_>]) -> Result<Vec<Result<Value, LinkError>>, LinkError> {
+        let mut answers: Vec<Option<Result<Value, LinkError>>> = vec![None; sending.len()];
+        let mut due: Vec<(usize, Option<Address>)> = (0..sending.len()).map(|i| (i, None)).collect();
+        let until = Instant::now() + ELSEWHERE_MAX;
+        let mut rounds = 0;
+        while !due.is_empty() {
+            rounds += 1;
+            let map = self.map().await?;
+            let mut groups: BTreeMap<(Address, bool), Vec<usize>> = BTreeMap::new();
+            for (i, asked) in due.drain(..) {
+                match (asked, map.owner(|| sending[i].slot())) {
+                    (Some(there), _) => groups.entry((there, true)).or_default().push(i),
+                    (None, Some(owner)) => groups.entry((owner.clone(), false)).or_default().push(i),
+                    (None, None) => answers[i] = Some(Err(LinkError::Uncovered)),
+                }
+            }
+            let sent = groups.into_iter().map(async |((address, is_asking), of)| {
+                let node = self.node(&address);
+                let group: Vec<Sending<'_>> = of.iter().map(|i| sending[*i]).collect();
+                let answers = node.send(&group, is_asking).await;
+                (node, address, of, answers)
             });
-        }
-        let answer = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection).await;
-        let answers = self.judged(answer, connected.generation).await?;
-        Ok(answers.into_iter().map(|answer| answer.map_err(refused)).collect())
-    }
-
-    async fn judged<T>(&self, answer: Result<T, RedisError>, generation: u64) -> Result<T, LinkError> {
-        match answer {
-            Ok(answer) => {
-                self.shared.found_well();
-                Ok(answer)
+            // Two that point at each other are not asked in a hot loop.
+            let mut must_wait = rounds > ROUNDS_AT_ONCE;
+            for (node, address, of, result) in join_all(sent).await {
+                let result = match result {
+                    Ok(result) => result,
+                    Err(e) => {
+                        of.into_iter().for_each(|i| answers[i] = Some(Err(e.clone())));
+                        continue;
+                    }
+                };
+                for (i, answer) in of.into_iter().zip(result) {
+                    let again = match &answer {
+                        Ok(_) => None,
+                        Err(e) => Elsewhere::of(e, &address).filter(|_| Instant::now() < until),
+                    };
+                    match again {
+                        None => answers[i] = Some(answer.map_err(LinkError::refused)),
+                        Some(Elsewhere::Moved(slot, to)) => {
+                            self.shared.moved(slot, to);
+                            due.push((i, None));
+                        }
+                        Some(Elsewhere::Ask(there)) => due.push((i, Some(there))),
+                        Some(Elsewhere::TryAgain) => {
+                            must_wait = true;
+                            due.push((i, None));
+                        }
+                        Some(Elsewhere::NoScript) => {
+                            // A new connection loads them.
+                            node.forget(None).await;
+                            due.push((i, None));
+                        }
+                    }
+                }
             }
-            Err(e) if is_reply(&e) => Err(refused(e)),
-            Err(e) => {
-                // A late answer on this connection is nobody's; calls that still wait keep it.
-                self.forget(Some(generation)).await;
-                self.shared.found(Standing::Apart, &e);
-                Err(LinkError::Unknown(Arc::new(e)))
-            }
-        }
-    }
-
-    /// Gives up the connection: all of them, or the one of this number.
-    pub(super) async fn forget(&self, generation: Option<u64>) {
-        let mut state = self.state.lock().await;
-        let current = state.connected.as_ref().map(|c| c.generation);
-        if generation.is_none() || current == generation {
-            state.connected = None;
-        }
-    }
-
-    async fn connected(&self) -> Result<Connected, LinkError> {
-        let mut state = self.state.lock().await;
-        if let Some(connected) = &state.connected {
-            return Ok(connected.clone());
-        }
-        if let Some((at, e)) = &state.failed
-            && at.elapsed() < PAUSE
-        {
-            return Err(e.clone());
-        }
-        match self.connect().await {
-            Ok(connected) => {
-                state.generation += 1;
-                let connected = Connected { generation: state.generation, ..connected };
-                state.connected = Some(connected.clone());
-                state.failed = None;
-                self.shared.found_well();
-                Ok(connected)
-            }
-            Err(e) => {
-                state.failed = Some((Instant::now(), e.clone()));
-                let unfit = matches!(e, LinkError::Unfit(_));
-                self.shared.found(if unfit { Standing::Unfit } else { Standing::Apart }, &e);
-                Err(e)
+            if must_wait && !due.is_empty() {
+                tokio::time::sleep(TRY_AGAIN_AFTER).await;
             }
         }
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or(Err(LinkError::Uncovered))).collect())
     }
 
-    async fn connect(&self) -> Result<Connected, LinkError> {
-        let apart = |e| LinkError::Apart(Arc::new(e));
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(CONNECT_TIMEOUT));
-        let connecting = self.shared.client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await.map_err(apart)?;
-        let run =
-            check_settings(&mut connection, self.shared.assume_durability).await.map_err(
-                |doubt| match doubt {
-                    Doubt::Unread(e) => LinkError::Apart(e),
-                    other => LinkError::Unfit(Arc::new(other)),
-                },
-            )?;
-        let expected = *self.shared.store.lock();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("HGET").arg(Slot::Meta.key("names")).arg(keys::STORE);
-        for source in SOURCES {
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
+    fn node(&self, address: &Address) -> Arc<Node> {
+        let mut nodes = self.nodes.lock();
+        let node = nodes.entry(address.clone());
+        let new = || Arc::new(Node::new(Arc::clone(&self.shared), address.clone(), self.writes));
+        Arc::clone(node.or_insert_with(new))
+    }
+
+    async fn map(&self) -> Result<Arc<SlotMap>, LinkError> {
+        match self.shared.map() {
+            Some(map) => Ok(map),
+            None => self.refresh().await,
         }
-        let mut answers =
-            pipeline.query_async::<Vec<Value>>(&mut connection).await.map_err(apart)?.into_iter();
-        if let Some(expected) = expected {
-            let found = answers.next().and_then(bytes);
-            let found = found.and_then(|record| format::decode_store(&record).ok()).map(|(id, _)| id);
-            if found != Some(expected) {
-                return Err(LinkError::Unfit(Arc::new(Doubt::Another { expected, found })));
+    }
+
+    /// Asks the cluster who has which slot: whoever answers first of those that have some, then of those
+    /// that the settings name.
+    async fn refresh(&self) -> Result<Arc<SlotMap>, LinkError> {
+        let mut known = self.shared.map().map(|map| map.primaries()).unwrap_or_default();
+        known.extend(self.shared.seeds());
+        let mut failed = LinkError::Uncovered;
+        for address in known {
+            match self.node(&address).slots().await {
+                Ok(map) => {
+                    let map = self.shared.mapped(map);
+                    let primaries = map.primaries();
+                    self.nodes.lock().retain(|address, _| primaries.contains(address));
+                    return Ok(map);
+                }
+                Err(e) => failed = e,
             }
-        } else {
-            answers.next();
         }
-        // The last that is asked of it: one that holds no store of ours is never written.
-        self.shared.check_run(&run)?;
-        connection.set_response_timeout(RESPONSE_TIMEOUT);
-        let scripts = Arc::new(answers.filter_map(bytes).collect());
-        Ok(Connected { generation: 0, connection, scripts, run: run.into() })
+        Err(failed)
     }
 
-    /// The run of Redis that the connection leads to.
-    pub(super) async fn run_id(&self) -> Result<Arc<str>, LinkError> {
-        Ok(self.connected().await?.run)
+    /// A connection that hears what is published, to whoever answers first: in a cluster all hear all.
+    pub(super) async fn pubsub(&self) -> Result<PubSub, LinkError> {
+        let mut known = self.map().await?.primaries();
+        known.extend(self.shared.seeds());
+        let mut failed = LinkError::Uncovered;
+        for address in known {
+            match node::pubsub(&self.shared, &address).await {
+                Ok(channel) => return Ok(channel),
+                Err(e) => failed = e,
+            }
+        }
+        Err(failed)
     }
 
-    /// Asks on the connection as it is whether Redis answers, and still holds this store.
+    /// Gives up all connections.
+    pub(super) async fn forget(&self) {
+        let nodes: Vec<Arc<Node>> = self.nodes.lock().values().cloned().collect();
+        for node in nodes {
+            node.forget(None).await;
+        }
+    }
+
+    /// All primaries, as they are now.
+    async fn primaries(&self) -> Result<Vec<Arc<Node>>, LinkError> {
+        let map = if self.shared.wanted.is_cluster { self.refresh().await? } else { self.map().await? };
+        if !map.is_whole() {
+            return Err(LinkError::Uncovered);
+        }
+        Ok(map.primaries().iter().map(|address| self.node(address)).collect())
+    }
+
+    /// The runs of Redis that the connections lead to, one a primary.
+    pub(super) async fn run_ids(&self) -> Result<BTreeSet<String>, LinkError> {
+        let primaries = self.primaries().await?;
+        let runs = join_all(primaries.iter().map(async |node| node.run_id().await)).await;
+        runs.into_iter().map(|run| Ok(run?.to_string())).collect()
+    }
+
+    /// The run of Redis that has a key.
+    pub(super) async fn run_at(&self, key: &[u8]) -> Result<Arc<str>, LinkError> {
+        let map = self.map().await?;
+        let owner = map.owner(|| slot_of(key)).ok_or(LinkError::Uncovered)?;
+        self.node(owner).run_id().await
+    }
+
+    /// Asks on the connections as they are whether every primary answers, and still holds this store.
     pub(super) async fn look(&self) -> Result<(), LinkError> {
-        let expected = *self.shared.store.lock();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("HGET").arg(Slot::Meta.key("names")).arg(keys::STORE).cmd("INFO").arg("server");
-        let mut answers = self.ask(&pipeline).await?.into_iter().map(bytes);
-        let (found, info) = (answers.next().flatten(), answers.next().flatten().unwrap_or_default());
-        if let Err(e) = self.shared.check_run(&run_id(&String::from_utf8_lossy(&info))) {
-            // Something between here and Redis has moved the connection to another one.
-            self.forget(None).await;
-            self.shared.found(Standing::Unfit, &e);
-            return Err(e);
-        }
-        let found = found.and_then(|record| format::decode_store(&record).ok()).map(|(id, _)| id);
-        match expected {
-            Some(expected) if found != Some(expected) => {
-                // It was emptied under our hands: every later call meets the check of a new connection.
-                self.forget(None).await;
-                let e = LinkError::Unfit(Arc::new(Doubt::Another { expected, found }));
-                self.shared.found(Standing::Unfit, &e);
-                Err(e)
-            }
-            Some(_) | None => Ok(()),
-        }
+        let primaries = self.primaries().await?;
+        let looks = join_all(primaries.iter().map(async |node| node.look().await)).await;
+        looks.into_iter().collect()
     }
-}
-
-fn is_reply(e: &RedisError) -> bool {
-    matches!(e.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
-}
-
-/// An error that Redis answered with: scripts check before they write, so nothing was done.
-fn refused(e: RedisError) -> LinkError {
-    if e.code() == Some("OOM") { LinkError::Full } else { LinkError::Refused(Arc::new(e)) }
-}
-
-fn is_no_script(answer: &Result<Value, LinkError>) -> bool {
-    let Err(LinkError::Refused(e)) = answer else { return false };
-    e.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// An error with what it came from, on one line.

@@ -2,7 +2,7 @@
 //! whether a write may happen: that is what fences are for. One thing comes near it: a process that has
 //! slept past its own lease commits nothing before it has renewed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -200,10 +200,15 @@ impl Inner {
 
     /// Says that this node has settled a run of Redis, and waits for those that are there to say so too,
     /// no longer than a lease.
-    pub(super) async fn others_settle(&self, members: &Members, run: &str) -> Result<(), LinkError> {
+    pub(super) async fn others_settle(
+        &self,
+        members: &Members,
+        runs: &BTreeSet<String>,
+    ) -> Result<(), LinkError> {
         let key = Slot::Meta.key("settled");
+        let run = runs.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
         let mut say = redis::pipe();
-        say.cmd("HSET").arg(&key).arg(members.me.to_string()).arg(run);
+        say.cmd("HSET").arg(&key).arg(members.me.to_string()).arg(&run);
         self.writes.write(&say).await?;
         let until = Instant::now() + members.lease;
         let mut ask = redis::pipe();
@@ -260,7 +265,7 @@ pub(super) async fn tell(inner: Arc<Inner>, mut telling: mpsc::Receiver<Word>) {
 pub(super) async fn hear(inner: Arc<Inner>) {
     let Some(members) = &inner.members else { return };
     loop {
-        if let Ok(mut channel) = inner.reads.shared.client.get_async_pubsub().await
+        if let Ok(mut channel) = inner.reads.pubsub().await
             && channel.subscribe(CHANNEL).await.is_ok()
         {
             inner.relay_all().await;

@@ -1,4 +1,4 @@
-//! The store in one Redis (7.0 or later, not a cluster): the operations of [`super::rows`], the values
+//! The store in Redis (7.0 or later) or a Redis Cluster: the operations of [`super::rows`], the values
 //! of [`super::format`], each partition in a hash slot of its own. It must never write in one script
 //! what lies in two slots, and never answer before Redis has the write on disk.
 //!
@@ -14,9 +14,10 @@
 //! | `wg:{meta}:names` | hash | table `meta`: store id, serials, warehouses, clients, secret | start, lease of serials |
 //! | `wg:{meta}:nodes` | hash | node → until when its lease lasts (ms of this Redis), its process, its name | each node; whoever finds a lease over deletes it |
 //! | `wg:{meta}:homes` | string | a version and which node is in charge of what | any node |
-//! | `wg:{meta}:settled` | hash | node → the run of Redis that it has put its receipts back into | each node |
+//! | `wg:{meta}:settled` | hash | node → the runs of Redis that it has put its receipts back into | each node |
 //! | `wg:{meta}:partitions` | set | partitions that were ever written | before the first write of each |
 //! | `wg:{meta}:hooks` | hash | endpoint id → its client | before an endpoint is created, after it is purged |
+//! | `wg:{meta}:noted`, `wg:{f<f>}:store` | string | in a cluster: the store's id, in each shard, and that all of them have it | start |
 //! | `wg:{i<hash>}` | string | a claim of a reference or a key: id, digest | accept; sweep deletes |
 //! | `wg:{p}:own` | hash | table `partition`, and in words `e` (epoch), `n` (nonce) | take, turn, pause |
 //! | `wg:{p}:t:<id>` | hash | table `tx`: command, address, facts, keys; or only `void`: nothing may be appended under this id, which goes after two hours | append, un-claim, turn, sweep |
@@ -30,7 +31,7 @@
 //! | `wg:{p}:m:<id>` | hash | a manifest's cartons | turn, sweep |
 //! | `wg:{p}:ended`, `:tombstones` | sorted set | tables `ended`, `tombstones` | turn, sweep |
 //! | `wg:{f<f>}:feed:<c>` | stream, ids `0-sequence` | a client's feed | relay, record (`disabled`); the sweep of feeds trims |
-//! | `wg:{f<f>}:next` | hash | c → the last sequence | with each entry |
+//! | `wg:{f<f>}:next` | hash | c → the last sequence | with each entry; a run that lost its end raises it |
 //! | `wg:{f<f>}:marks` | hash | p → `epoch-n` of the last entry of its log that is in the feeds | relay |
 //! | `wg:{f<f>}:of:<id>` | hash | version, or `e` and when an estimate was told → sequence | relay; sweep deletes |
 //! | `wg:{f<f>}:hooks` | hash | table `endpoints` | create, change, record, purge |
@@ -66,12 +67,34 @@
 //! # Durability
 //!
 //! With `appendonly yes` and `appendfsync always` Redis answers a write once it is on disk; `server`
-//! asks every new connection for these settings. Writes go down one connection to one Redis, reads down
+//! asks every new connection for these settings. Writes go down one connection to each primary, reads down
 //! another. A call without an answer in 750 ms is of unknown outcome.
+//!
+//! Where replicas are to have each write as well, `WAIT` or `WAITAOF` stands behind all that goes down the
+//! connection for writes, also behind what is read there to answer a replay or to fill a feed
+//! (`replicas`). Fewer than needed: what was written may be there, and nobody is told; and the
+//! connection is given up, so that nothing more is written until they keep up. The other connection
+//! reads what is there, acknowledged or not: what an owner reads it acts on only behind a commit.
 //!
 //! A Redis that took over, or came back, may have lost the end of what another acknowledged. So a run of
 //! Redis that was not met before is used only when what was accepted lately has been put back into it
-//! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew.
+//! (`recover`) out of this node's own log (`receipts`), and every owner reads its partition anew. Feeds and
+//! serials go on above all that may have been given out (`rollback`).
+//!
+//! # A cluster
+//!
+//! Nothing is written in two slots at once, so a cluster needs no other steps; `link` has how a call finds
+//! its primary. What one primary lost another may have the other half of: a claim, its transaction. The
+//! receipts are compared with both (`recover`). A primary that came back without its data has not its
+//! shards' notes of the store's id (`identity`); one that has no shard is not told from a new one, which
+//! takes more than sixteen of them.
+//!
+//! While a primary does not answer, what lies on the others is read and written; a command is accepted if
+//! its claims and its partition are among that, and if no other command of its round needs the one that
+//! does not answer; feeds wait for all. While a slot moves, its keys are read wherever they are, and scripts
+//! that make new keys there are refused. No script touches a key that it has emptied: in a slot that is on
+//! its way it could not go on. The clocks of primaries may differ by minutes, not by an hour: by them
+//! appends are too old.
 //!
 //! # Several nodes
 //!
@@ -81,7 +104,7 @@
 //!
 //! # Not supported yet
 //!
-//! Redis Cluster; replicas and their acknowledgement (`WAIT`, `WAITAOF`); TLS; claims
+//! Claims
 //! whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that is
 //! emptied while no process serves is begun anew.
 
@@ -89,8 +112,11 @@ mod accept;
 mod claims;
 mod endpoint_store;
 mod fetch;
+mod identity;
 mod link;
 mod members;
+mod node;
+mod options;
 mod overlay;
 mod place;
 mod program;
@@ -98,8 +124,12 @@ mod reads;
 mod receipts;
 mod recover;
 mod relay;
+mod replicas;
 mod replies;
+mod rollback;
 mod server;
+mod shared;
+mod slots;
 mod store;
 mod sweep;
 mod transact;
@@ -107,10 +137,8 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use redis::{Client, IntoConnectionInfo as _, RedisError};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -123,82 +151,26 @@ use crate::ports::entropy::{Entropy as _, SystemEntropy};
 use crate::ports::membership::Word;
 use crate::ports::store::{CommitError, ReadError};
 use crate::ports::store_report::StoreVitals;
-use link::{Link, LinkError, Shared, Standing};
+use link::{Link, LinkError};
 pub use members::MemberOptions;
 use members::Members;
+pub use options::{OpenError, RedisOptions, TlsOptions};
 use overlay::Fetch;
 use place::Slot;
 use receipts::Receipts;
 pub use receipts::{KEEP_MAX, ReceiptOptions};
 use relay::Relay;
+pub use replicas::Replication;
 use replies::{list, number};
+use rollback::Seen;
 pub use server::Doubt;
+use shared::Shared;
 use transact::Plan;
-
-/// How Redis is used.
-#[derive(Clone)]
-pub struct RedisOptions {
-    /// `redis://[user:password@]host:port[/database]`. It may hold a password: it is never shown.
-    pub url: String,
-    /// Use a Redis whose settings cannot be read, or do not give the durability, and answer for it.
-    pub assume_durability: bool,
-    /// The log of what was accepted lately; `None` for who accepts nothing.
-    pub receipts: Option<ReceiptOptions>,
-    /// As which node; `None` for who works nothing. A node has receipts: its id stands beside them.
-    pub member: Option<MemberOptions>,
-}
-
-/// Why a Redis could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Not an address of a Redis.
-    #[error("the address of redis cannot be used")]
-    Address(#[source] RedisError),
-    /// It does not answer.
-    #[error("redis at {address} does not answer")]
-    Apart {
-        /// Where it was sought.
-        address: String,
-        /// Why not.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// It cannot keep what a 202 promises.
-    #[error("redis at {address} cannot be used")]
-    Unfit {
-        /// Where it is.
-        address: String,
-        /// Why not.
-        #[source]
-        source: Arc<Doubt>,
-    },
-    /// The log of receipts cannot be kept.
-    #[error(
-        "the receipts in {} cannot be kept; choose a directory of this process alone with \
-         --set store.redis.receipts_dir=DIR",
-        .dir.display()
-    )]
-    Receipts {
-        /// Its directory.
-        dir: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It was written by another release.
-    #[error("the store in redis has layout {found}, this release reads {supported}")]
-    WrongFormat {
-        /// Its layout.
-        found: u32,
-        /// The layout that this release writes.
-        supported: u32,
-    },
-}
 
 /// Batches of commands that may wait for the acceptor. One more is `Unavailable`.
 const QUEUE_MAX: usize = 4_096;
 
-/// A store in one Redis.
+/// A store in one Redis, or in a cluster.
 pub struct RedisStore {
     inner: Arc<Inner>,
     runtime: Handle,
@@ -217,6 +189,7 @@ struct Inner {
     /// Partitions that are known to be noted.
     noted: parking_lot::Mutex<BTreeSet<PartitionId>>,
     receipts: Arc<Receipts>,
+    seen: Seen,
     /// This node among others.
     members: Option<Members>,
 }
@@ -232,20 +205,10 @@ impl RedisStore {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(options: &RedisOptions) -> Result<RedisStore, OpenError> {
-        let info = options.url.as_str().into_connection_info().map_err(OpenError::Address)?;
-        let client = Client::open(info).map_err(OpenError::Address)?;
-        let shared = Arc::new(Shared {
-            client,
-            assume_durability: options.assume_durability,
-            store: parking_lot::Mutex::new(None),
-            standing: parking_lot::Mutex::new(Standing::Well),
-            run: parking_lot::Mutex::new(None),
-            behind: tokio::sync::Notify::new(),
-            is_quiet: false,
-        });
+        let shared = Arc::new(options.shared()?);
         let kept = options.receipts.clone();
         let member = options.member.clone();
-        let address = shared.client.get_connection_info().addr().to_string();
+        let address = shared.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let system = |source| OpenError::Apart { address: address.clone(), source: Box::new(source) };
         let (opened, opening) = std::sync::mpsc::sync_channel(1);
         let (end, ended) = oneshot::channel::<()>();
@@ -275,7 +238,7 @@ impl RedisStore {
                     });
                     if let Ok(inner) = &begun {
                         tokio::spawn(watch::watch(Arc::clone(inner)));
-                        tokio::spawn(watch::keep_settled(Arc::clone(inner)));
+                        tokio::spawn(recover::keep_settled(Arc::clone(inner)));
                     }
                     let _nobody_waits = opened.send(begun.map(|inner| (inner, handle)));
                     // An error says that the store was dropped; that is what is waited for.
@@ -317,11 +280,8 @@ impl Inner {
         member: Option<MemberOptions>,
     ) -> Result<(Inner, Option<mpsc::Receiver<Word>>), OpenError> {
         let apart = |e: CommitError| OpenError::Apart { address: address.to_owned(), source: Box::new(e) };
-        let writes = Link::new(Arc::clone(&shared));
-        writes.look().await.map_err(|e| match e {
-            LinkError::Unfit(source) => OpenError::Unfit { address: address.to_owned(), source },
-            other => OpenError::Apart { address: address.to_owned(), source: Box::new(other) },
-        })?;
+        let writes = Link::writes(Arc::clone(&shared));
+        writes.look().await.map_err(|e| refused(address, e))?;
         let names = Plan::open(Slot::Meta, vec![Fetch::All(Table::Meta, keys::Key::new())]);
         let fresh = || Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
         let (id, secret) = (fresh(), fresh().into_bytes());
@@ -333,7 +293,12 @@ impl Inner {
         if found != LAYOUT {
             return Err(OpenError::WrongFormat { found, supported: LAYOUT });
         }
+        if shared.wanted.is_cluster {
+            identity::note(&writes, id).await.map_err(|e| apart(e.into()))?;
+        }
         *shared.store.lock() = Some(id);
+        // Each has been asked what it is, and not yet what it holds.
+        writes.look().await.map_err(|e| refused(address, e))?;
         let dir = kept.as_ref().map(|kept| kept.dir.clone()).unwrap_or_default();
         let unkept = |source| OpenError::Receipts { dir: dir.clone(), source };
         let receipts = Receipts::open(kept.as_ref(), id).map_err(unkept)?;
@@ -344,7 +309,7 @@ impl Inner {
             }
             None => (None, None),
         };
-        let reads = Link::new(shared);
+        let reads = Link::reads(shared);
         let inner = Inner {
             writes,
             reads,
@@ -354,6 +319,7 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::new(receipts),
+            seen: Seen::default(),
             members,
         };
         recover::settle(&inner)
@@ -388,6 +354,17 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes note of all of these.
+    async fn note_all(&self, partitions: &BTreeSet<PartitionId>) -> Result<(), LinkError> {
+        let mut add = redis::pipe();
+        for partition in partitions {
+            add.cmd("SADD").arg(Slot::Meta.key("partitions")).arg(partition.0);
+        }
+        self.writes.write(&add).await?;
+        self.noted.lock().extend(partitions);
+        Ok(())
+    }
+
     /// Writes in a partition's slot.
     async fn write_in<T>(
         &self,
@@ -408,5 +385,21 @@ impl Inner {
     }
 }
 
+fn refused(address: &str, e: LinkError) -> OpenError {
+    let address = address.to_owned();
+    match e {
+        LinkError::Unfit(source) => OpenError::Unfit { address, source },
+        other => OpenError::Apart { address, source: Box::new(other) },
+    }
+}
+
+#[cfg(test)]
+pub(in crate::store) mod cluster_tests;
+#[cfg(test)]
+mod replicas_tests;
+#[cfg(test)]
+mod rollback_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -17,6 +17,9 @@ pub(super) struct Program {
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
     numbers: BTreeMap<Vec<u8>, usize>,
+    /// Members that go, last of all: in a slot that is on its way to another primary a set that became
+    /// empty could not be added to any more, and the script would end in its middle.
+    removed: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The field of a command's first chunk: who has it is a transaction.
@@ -86,8 +89,7 @@ impl Program {
             let unit = place::unit(overlay.slot, *table, key)?;
             match unit.shape {
                 Shape::Index => {
-                    let name: &[u8] = if value.is_some() { b"add" } else { b"rem" };
-                    self.step(name, &unit.key, &[unit.field(key)]);
+                    self.member(&unit.key, unit.field(key), value.is_some());
                 }
                 Shape::Stream => self.feed(overlay.slot, *table, key, value.as_deref(), &unit)?,
                 // The entry that took the number writes it.
@@ -104,10 +106,21 @@ impl Program {
         for key in &changed {
             self.step(b"bump", key, &[]);
         }
+        for (key, member) in std::mem::take(&mut self.removed) {
+            self.step(b"rem", &key, &[&member]);
+        }
         for key in &emptied {
             self.step(b"drop", key, &[]);
         }
         Ok(())
+    }
+
+    fn member(&mut self, key: &[u8], member: &[u8], is_there: bool) {
+        if is_there {
+            self.step(b"add", key, &[member]);
+        } else {
+            self.removed.push((key.to_vec(), member.to_vec()));
+        }
     }
 
     fn field(
@@ -136,8 +149,7 @@ impl Program {
             None => self.step(b"del", &unit.key, &[field]),
         }
         if is_command {
-            let name: &[u8] = if value.is_some() { b"add" } else { b"rem" };
-            self.step(name, &slot.key("ids"), &[key.get(..16).unwrap_or_default()]);
+            self.member(&slot.key("ids"), key.get(..16).unwrap_or_default(), value.is_some());
         }
         Ok(())
     }
@@ -221,6 +233,19 @@ mod tests {
             assert!(writes.contains(&write.to_owned()) && !checks.contains(&write.to_owned()), "{write}");
         }
         assert!(program.keys.iter().all(|key| key.starts_with(b"wg:{7}:")));
+    }
+
+    #[test]
+    fn a_set_is_added_to_before_anything_is_taken_out_of_it() {
+        let home = PartitionId(7);
+        let id = |n| keys::in_partition(home, TransactionId::new(Timestamp(1), home, n));
+        let mut overlay = Overlay::new(Slot::Partition(home));
+        overlay.delete(Table::Open, &id(1)).unwrap();
+        overlay.put(Table::Open, &id(2), &format::encode_mark()).unwrap();
+        let program = Program::of(&overlay, None).unwrap().unwrap();
+        let words = words(&program);
+        let at = |name: &str| words.iter().position(|word| word == name);
+        assert!(at("add").unwrap() < at("rem").unwrap(), "{words:?}");
     }
 
     #[test]

@@ -235,7 +235,7 @@ impl Inner {
         after: u64,
         limit: usize,
     ) -> Result<Vec<FeedEntry>, ReadError> {
-        self.relay.settle(&self.reads, &self.writes).await?;
+        self.relay.settle(&self.writes).await?;
         let from = format!("0-{}", after.saturating_add(1));
         let mut ask = redis::pipe();
         ask.cmd("XRANGE").arg(place::feed(client)).arg(from).arg("+").arg("COUNT").arg(limit);
@@ -245,12 +245,15 @@ impl Inner {
                 format::decode_feed(entry.field(b"e")).map_err(|e| corrupt("a feed entry", e))?;
             Ok(FeedEntry { sequence: entry.n, id, version })
         };
+        if let Some(last) = found.last() {
+            self.seen.fed(client, last.n);
+        }
         found.into_iter().map(read).collect()
     }
 
     /// See [`crate::ports::store::Store::feed_bounds`].
     pub(super) async fn feed_bounds(&self, client: ClientNo) -> Result<FeedBounds, ReadError> {
-        self.relay.settle(&self.reads, &self.writes).await?;
+        self.relay.settle(&self.writes).await?;
         let mut ask = redis::pipe();
         // The end first: what comes in between is then beyond it, and not missing.
         ask.cmd("HGET").arg(Slot::of_client(client).key("next")).arg(super::program::counted(client));
@@ -258,12 +261,13 @@ impl Inner {
         let mut answers = self.reads.ask(&ask).await?.into_iter();
         let next = answers.next().and_then(number).unwrap_or(0) + 1;
         let first = answers.next().map(entries).unwrap_or_default().first().map_or(next, |entry| entry.n);
+        self.seen.fed(client, next - 1);
         Ok(FeedBounds { first: first.min(next), next })
     }
 
     /// See [`crate::ports::store::Store::sequences`].
     pub(super) async fn sequences(&self, id: TransactionId) -> Result<Vec<Option<u64>>, ReadError> {
-        self.relay.settle(&self.reads, &self.writes).await?;
+        self.relay.settle(&self.writes).await?;
         let Some(Lookup::Live(stored)) = self.transaction(id).await? else { return Ok(Vec::new()) };
         let numbers = self.numbers(stored.client, id).await?;
         let of = |version: u32| numbers.get(version.to_string().as_bytes()).copied();
@@ -279,7 +283,7 @@ impl Inner {
             return Ok(told);
         }
         // After they were read: then each of them has its number.
-        self.relay.settle(&self.reads, &self.writes).await?;
+        self.relay.settle(&self.writes).await?;
         let numbers = self.numbers(stored.client, id).await?;
         for told in &mut told {
             let field = place::told_at(told.at.0.to_string().as_bytes());

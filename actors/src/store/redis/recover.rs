@@ -1,13 +1,15 @@
 //! What is done before a run of Redis is used that is not the one before: after a restart, a failover,
-//! and at each start. It must never open the way to it before all that was accepted is there.
+//! and at each start. In a cluster that is one of its primaries: the others are used meanwhile. It must never open the way to it before all that was accepted is there.
 //!
 //! 1. Every fence is made void, so that every owner reads its partition anew: it may know of turns that
 //!    this run has lost. (Not at the start: then there is no owner yet.)
-//! 2. The receipts are appended again ([`super::receipts`]).
-//! 3. The other nodes that are there have done the same: a client that asks again at a node which is
+//! 2. Numbers that may have been given out are passed over ([`super::rollback`]).
+//! 3. The receipts are appended again ([`super::receipts`]).
+//! 4. The other nodes that are there have done the same: a client that asks again at a node which is
 //!    quicker than the one that has its receipt would get a second order. A node that does not come to it
 //!    within a lease is dead, or will find its references taken.
-//! 4. If it is still the same run, it is the one that is used from here on.
+//! 5. If they are still the same runs, they are the ones that are used from here on, and no other: one
+//!    that was used before and comes back as a primary has lost what was written since.
 //!
 //! Killed or refused between any two of these it is done again from the first; nothing of it is done
 //! twice to any effect. Meanwhile nothing is accepted and nobody reads: an answer from a run that has
@@ -16,12 +18,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::link::{Link, LinkError, Shared, Standing};
+use super::claims::Found;
+use super::link::{Link, LinkError, with_causes};
 use super::overlay::Fetch;
 use super::place::Slot;
 use super::receipts::{Kept, Receipts};
+use super::rollback::Seen;
 use super::transact::Plan;
+use super::watch::WATCH_EVERY;
 use super::{Inner, QUEUE_MAX, accept};
 use crate::domain::ids::PartitionId;
 use crate::domain::time::Timestamp;
@@ -34,6 +40,9 @@ use crate::store::rows;
 
 /// Receipts that are appended at once.
 const CHUNK: usize = 512;
+
+/// How often old receipts are looked for: as often as a file of them ends.
+const DROP_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a run is not ready. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -75,34 +84,37 @@ struct Tally {
 /// When it cannot be, for now.
 pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     let beside = inner.beside();
-    let run = beside.writes.run_id().await?;
-    let before = inner.writes.shared.run.lock().clone();
-    if before.as_deref() == Some(&*run) {
+    let runs = beside.writes.run_ids().await?;
+    let before = inner.writes.shared.runs.lock().clone();
+    if before.as_ref().is_some_and(|before| before.is_subset(&runs)) {
+        // Primaries that joined a cluster: what they have came from those that are known, and still are.
+        *inner.writes.shared.runs.lock() = Some(runs);
         return Ok(());
     }
     let mut all: BTreeSet<PartitionId> = beside.partitions().await?.into_iter().collect();
     all.extend(inner.noted.lock().iter().copied());
-    if before.is_some() {
+    if let Some(before) = &before {
         for partition in &all {
             beside.depose(*partition).await?;
         }
+        beside.pass_over(&inner.seen, before).await?;
     }
     let tally = beside.restore(&inner.receipts).await?;
     if let Some(members) = &inner.members {
-        beside.others_settle(members, &run).await?;
+        beside.others_settle(members, &runs).await?;
     }
     for link in [&beside.writes, &beside.reads] {
-        if link.run_id().await? != run {
+        if link.run_ids().await? != runs {
             return Err(Unsettled::Moved);
         }
     }
-    // What was noted here may be among what was lost.
-    inner.noted.lock().clear();
+    // What was noted may be among what was lost, and what it is about elsewhere.
+    beside.note_all(&all).await?;
     all.extend(beside.noted.lock().iter().copied());
     all.iter().for_each(|partition| inner.relay.wrote(*partition));
-    *inner.writes.shared.run.lock() = Some(run.to_string());
+    *inner.writes.shared.runs.lock() = Some(runs);
     for link in [&inner.writes, &inner.reads] {
-        link.forget(None).await;
+        link.forget().await;
     }
     let Tally { receipts, restored, lost } = tally;
     if restored > 0 || lost > 0 {
@@ -113,28 +125,38 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     Ok(())
 }
 
+/// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
+pub(super) async fn keep_settled(inner: Arc<Inner>) {
+    loop {
+        let behind = inner.writes.shared.behind.notified();
+        if tokio::time::timeout(DROP_EVERY, behind).await.is_err() {
+            inner.receipts.drop_old().await;
+            continue;
+        }
+        while let Err(e) = settle(&inner).await {
+            tracing::warn!(
+                error = with_causes(&e),
+                "what was accepted is not put back yet; it is tried again"
+            );
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+}
+
 impl Inner {
     /// The same store by connections of its own, which lead to any run.
     fn beside(&self) -> Inner {
-        let of = &self.writes.shared;
-        let shared = Arc::new(Shared {
-            client: of.client.clone(),
-            assume_durability: of.assume_durability,
-            store: parking_lot::Mutex::new(Some(self.id)),
-            standing: parking_lot::Mutex::new(Standing::Well),
-            run: parking_lot::Mutex::new(None),
-            behind: tokio::sync::Notify::new(),
-            is_quiet: true,
-        });
+        let shared = Arc::new(self.writes.shared.beside());
         Inner {
-            writes: Link::new(Arc::clone(&shared)),
-            reads: Link::new(shared),
+            writes: Link::writes(Arc::clone(&shared)),
+            reads: Link::reads(shared),
             hasher: self.hasher,
             id: self.id,
             relay: super::Relay::default(),
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::clone(&self.receipts),
+            seen: Seen::default(),
             members: None,
         }
     }
@@ -177,11 +199,15 @@ impl Inner {
         now: Timestamp,
         tally: &mut Tally,
     ) -> Result<(), Unsettled> {
-        // Most are there; they are not to be claimed one by one.
+        // Most are there; they are not to be claimed one by one. In a cluster one primary may have lost
+        // the claim of a transaction that is there on another: then its append is a replay.
         let found = self.find(receipts.iter().map(|new| new.id)).await?;
+        let are_held = self.are_held(receipts).await?;
         let young =
             |new: &NewCommand| now.since(new.id.at()).as_millis() <= u128::from(accept::APPEND_WITHIN_MS);
-        let missing = receipts.iter().zip(found).filter(|(new, found)| !found.is_there() && young(new));
+        let is_missing = |found: &Found, is_held: bool| !found.is_there() || !is_held;
+        let missing = receipts.iter().zip(found.iter().zip(are_held));
+        let missing = missing.filter(|(new, (found, is_held))| is_missing(found, *is_held) && young(new));
         let missing: Vec<NewCommand> = missing.map(|(new, _)| new.clone()).collect();
         for (new, verdict) in missing.iter().zip(self.accept(&missing).await) {
             match verdict {

@@ -31,11 +31,11 @@ impl Relay {
     ///
     /// # Errors
     /// When Redis does not answer: what was not relayed is tried again by the next call.
-    pub(super) async fn settle(&self, reads: &Link, writes: &Link) -> Result<(), LinkError> {
+    pub(super) async fn settle(&self, writes: &Link) -> Result<(), LinkError> {
         let _turn = self.turn.lock().await;
         let mut written = std::mem::take(&mut *self.written.lock());
         while let Some(partition) = written.first().copied() {
-            if let Err(e) = drain(reads, writes, partition).await {
+            if let Err(e) = drain(writes, partition).await {
                 self.written.lock().append(&mut written);
                 return Err(e);
             }
@@ -45,12 +45,13 @@ impl Relay {
     }
 }
 
-async fn drain(reads: &Link, writes: &Link, partition: PartitionId) -> Result<(), LinkError> {
+async fn drain(writes: &Link, partition: PartitionId) -> Result<(), LinkError> {
     let log = Slot::Partition(partition).key("log");
     loop {
         let mut ask = redis::pipe();
         ask.cmd("XRANGE").arg(&log).arg("-").arg("+").arg("COUNT").arg(ENTRIES_MAX);
-        let logged = reads.ask(&ask).await?.into_iter().next().map(entries).unwrap_or_default();
+        // By the connection for writes: nothing is fed that replicas have not acknowledged.
+        let logged = writes.ask(&ask).await?.into_iter().next().map(entries).unwrap_or_default();
         let Some(last) = logged.last() else { return Ok(()) };
         for answer in writes.run(&calls(partition, &logged)).await? {
             answer?;

@@ -6,7 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::Standing;
 use super::members::Members;
 use super::overlay::Fetch;
 use super::place::Slot;
@@ -105,7 +104,7 @@ impl Inner {
         self.write_in(fence.partition, plan, items, |w| rows::commit(w, fence, turn)).await
     }
 
-    async fn names<T>(
+    pub(super) async fn names<T>(
         &self,
         operation: impl FnMut(&mut rows::Write<'_>) -> Result<T, rows::RowError>,
     ) -> Result<T, CommitError> {
@@ -116,7 +115,10 @@ impl Inner {
 
 impl Store for RedisStore {
     fn durability(&self) -> Durability {
-        Durability::Fsync
+        match self.inner.writes.shared.wanted.replication {
+            Some(_) => Durability::Replicated,
+            None => Durability::Fsync,
+        }
     }
 
     fn feed_epoch(&self) -> u64 {
@@ -227,9 +229,11 @@ impl Store for RedisStore {
 
     fn lease_serials(&self, count: u64) -> BoxFuture<Result<Written<u64>, CommitError>> {
         let inner = Arc::clone(&self.inner);
-        self.writing(
-            async move { inner.names(|w| rows::lease_serials(w, count)).await.map(Written::durably) },
-        )
+        self.writing(async move {
+            let first = inner.names(|w| rows::lease_serials(w, count)).await?;
+            inner.seen.leased(first + count);
+            Ok(Written::durably(first))
+        })
     }
 
     fn wake_ups(&self) -> BoxFuture<Result<Vec<(PartitionId, Timestamp)>, ReadError>> {
@@ -404,7 +408,7 @@ impl Store for RedisStore {
     }
 
     fn is_writable(&self) -> bool {
-        *self.inner.writes.shared.standing.lock() == Standing::Well && !self.inner.receipts.is_failing()
+        self.inner.writes.shared.is_well() && !self.inner.receipts.is_failing()
     }
 
     fn report(&self) -> StoreReport {

@@ -107,7 +107,7 @@ impl Inner {
         retention: Duration,
         limit: usize,
     ) -> Result<usize, CommitError> {
-        self.relay.settle(&self.reads, &self.writes).await?;
+        self.relay.settle(&self.writes).await?;
         let mut evicted = 0;
         for shard in (0..SHARDS).map(Slot::Shard) {
             let mut ask = redis::pipe();

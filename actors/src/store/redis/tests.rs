@@ -19,17 +19,17 @@ use crate::store::format;
 use crate::store::rows::ClaimHash;
 
 /// What the store needs of a Redis.
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+pub(super) const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A redis-server of a test, killed by its id when the test is over.
 pub(in crate::store) struct Redis {
-    server: Child,
-    port: u16,
-    dir: TempDir,
+    pub(super) server: Child,
+    pub(super) port: u16,
+    pub(super) dir: TempDir,
 }
 
 impl Redis {
-    fn start(settings: &[&str]) -> Redis {
+    pub(super) fn start(settings: &[&str]) -> Redis {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..20 {
             // Somebody may take the port in between; then another one is tried.
@@ -45,17 +45,16 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    fn open(&self) -> Result<RedisStore, OpenError> {
-        RedisStore::open(&RedisOptions {
-            url: self.url(),
-            assume_durability: false,
-            receipts: None,
-            member: None,
-        })
+    pub(super) fn options(&self) -> RedisOptions {
+        options(vec![self.url()])
+    }
+
+    pub(super) fn open(&self) -> Result<RedisStore, OpenError> {
+        RedisStore::open(&self.options())
     }
 
     /// Ends it as a power cut would, and starts it again on what is in `dir`.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
         self.server = serve(self.dir.path(), self.port, &DURABLE).expect("its port is free again");
@@ -69,8 +68,21 @@ impl Drop for Redis {
     }
 }
 
+/// Nothing out of the ordinary.
+pub(super) fn options(urls: Vec<String>) -> RedisOptions {
+    RedisOptions {
+        urls,
+        tls: TlsOptions::default(),
+        is_cluster: false,
+        replication: None,
+        assume_durability: false,
+        receipts: None,
+        member: None,
+    }
+}
+
 /// Starts a server, if the port is free.
-fn serve(dir: &Path, port: u16, settings: &[&str]) -> Option<Child> {
+pub(super) fn serve(dir: &Path, port: u16, settings: &[&str]) -> Option<Child> {
     let mut server = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
@@ -120,7 +132,7 @@ async fn set_claim(store: &RedisStore, claim: ClaimHash, new: &NewCommand) {
     store.inner.writes.write(&set).await.unwrap();
 }
 
-fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
+pub(super) fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
     let id = TransactionId::new(SystemClock.now(), HERE, n);
     NewCommand { id, ..order(n, reference, quantity) }
 }
@@ -269,7 +281,7 @@ async fn a_reopened_store_has_everything_and_counts_on() {
 }
 
 /// Asks again until it is so.
-async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let bound = Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = ask().await {
@@ -351,7 +363,7 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
     let Err(OpenError::Unfit { source, .. }) = weak.open() else { panic!("it was taken") };
     let needed = matches!(*source, Doubt::Weak { setting: "appendfsync", needed: "always", .. });
     assert!(needed && source.to_string().contains("assume_durability"), "{source}");
-    let assumed = RedisOptions { url: weak.url(), assume_durability: true, receipts: None, member: None };
+    let assumed = RedisOptions { assume_durability: true, ..weak.options() };
     assert!(RedisStore::open(&assumed).is_ok());
     let evicting = [&DURABLE[..], &["--maxmemory-policy", "allkeys-lru"]].concat();
     assert!(matches!(Redis::start(&evicting).open(), Err(OpenError::Unfit { .. })));
@@ -359,12 +371,8 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 
 #[test]
 fn a_password_is_in_no_message() {
-    let url = "redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned();
-    let Err(e) =
-        RedisStore::open(&RedisOptions { url, assume_durability: false, receipts: None, member: None })
-    else {
-        panic!("who is there?")
-    };
+    let urls = vec!["redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned()];
+    let Err(e) = RedisStore::open(&options(urls)) else { panic!("who is there?") };
     let said = format!("{} {e:?}", link::with_causes(&e));
     assert!(said.contains("127.0.0.1:1") && !said.contains("geheim"), "{said}");
 }
@@ -383,8 +391,7 @@ async fn scripts_that_somebody_flushed_are_loaded_again() {
 /// With receipts; once whoever had them before has let them go.
 async fn kept(redis: &Redis, dir: &Path) -> Arc<RedisStore> {
     let receipts = ReceiptOptions { dir: dir.to_owned(), keep: KEEP_MAX };
-    let options =
-        RedisOptions { url: redis.url(), assume_durability: false, receipts: Some(receipts), member: None };
+    let options = RedisOptions { receipts: Some(receipts), ..redis.options() };
     Arc::new(until("it is opened", async || RedisStore::open(&options).ok()).await)
 }
 

@@ -3,32 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::link::{self, Standing};
-use super::{Inner, recover};
+use super::{Inner, link};
 
 /// How often Redis is looked at, and what nobody reads is relayed.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
-
-/// How often old receipts are looked for: as often as a file of them ends.
-const DROP_EVERY: Duration = Duration::from_secs(60);
-
-/// Makes each run of Redis fit for use and drops old receipts, until the store is dropped.
-pub(super) async fn keep_settled(inner: Arc<Inner>) {
-    loop {
-        let behind = inner.writes.shared.behind.notified();
-        if tokio::time::timeout(DROP_EVERY, behind).await.is_err() {
-            inner.receipts.drop_old().await;
-            continue;
-        }
-        while let Err(e) = recover::settle(&inner).await {
-            tracing::warn!(
-                error = link::with_causes(&e),
-                "what was accepted is not put back yet; it is tried again"
-            );
-            tokio::time::sleep(WATCH_EVERY).await;
-        }
-    }
-}
+pub(super) const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Looks at Redis and relays what nobody has asked for, until the store is dropped.
 pub(super) async fn watch(inner: Arc<Inner>) {
@@ -38,8 +16,8 @@ pub(super) async fn watch(inner: Arc<Inner>) {
             // What it found stands in `standing`, and in the log.
             let _found = link.look().await;
         }
-        if *inner.writes.shared.standing.lock() == Standing::Well
-            && let Err(e) = inner.relay.settle(&inner.reads, &inner.writes).await
+        if inner.writes.shared.is_well()
+            && let Err(e) = inner.relay.settle(&inner.writes).await
         {
             tracing::warn!(error = link::with_causes(&e), "feeds cannot be written; it is tried again");
         }
