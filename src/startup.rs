@@ -191,7 +191,9 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
                 }
             };
             let is_cluster = of.cluster;
-            let options = RedisOptions { urls, is_cluster, replication, assume_durability, receipts, member };
+            let tls = TlsOptions::default();
+            let options =
+                RedisOptions { urls, tls, is_cluster, replication, assume_durability, receipts, member };
             let store = RedisStore::open(&options)?;
             Ok(Arc::new(store))
         }

@@ -1,5 +1,7 @@
 //! Against a real Redis with a replica that stops and goes on.
 
+use std::time::Duration;
+
 use std::process::Command;
 
 use super::cluster_tests::{tell, wait_for};
