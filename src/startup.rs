@@ -17,12 +17,14 @@ use wavegate_engine::domain::endpoint::Schedule;
 use wavegate_engine::domain::estimate::OUTCOMES_MIN;
 use wavegate_engine::domain::fact::Fact;
 use wavegate_engine::domain::ids::{PartitionId, TransactionId};
+use wavegate_engine::domain::spread::{Charge, NodeId};
 use wavegate_engine::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
 use wavegate_engine::ports::BoxFuture;
 use wavegate_engine::ports::clock::SystemClock;
 use wavegate_engine::ports::entropy::SystemEntropy;
 use wavegate_engine::ports::fate::ProcessFate;
 use wavegate_engine::ports::faults::Faults;
+use wavegate_engine::ports::membership::Roster;
 use wavegate_engine::ports::store::{Durability, Lookup, RegisterError, SharedStore};
 use wavegate_engine::ports::wms::{Sink, Wms};
 use wavegate_engine::store::embedded::{EmbeddedStore, OpenError};
@@ -165,37 +167,59 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
                 .map_err(|e| unopened(e, &embedded.data_dir))
         }
         Backend::Redis => {
-            let of = &settings.store.redis;
-            let urls = of.urls.iter().map(|RedisUrl(url)| url.clone()).collect();
-            let assume_durability = of.assume_durability;
-            if assume_durability {
-                tracing::warn!(
-                    "store.redis.assume_durability: nobody asks Redis whether it keeps what a 202 promises"
-                );
-            }
-            let receipts = match purpose {
-                Purpose::Serve => Some(ReceiptOptions {
-                    dir: of.receipts_dir.clone(),
-                    keep: settings.transactions.retention.min(redis::KEEP_MAX),
-                }),
-                Purpose::Check => None,
-            };
-            let member = receipts.is_some().then(|| MemberOptions {
-                name: settings.cluster.node.clone(),
-                lease: settings.cluster.lease,
-            });
-            let replication = match of.durability {
-                RedisDurability::Fsync => None,
-                RedisDurability::Replicated => {
-                    Some(Replication { replicas: of.replicas, within: of.replicas_within })
-                }
-            };
-            let is_cluster = of.cluster;
-            let tls = TlsOptions::default();
-            let options =
-                RedisOptions { urls, tls, is_cluster, replication, assume_durability, receipts, member };
-            let store = RedisStore::open(&options)?;
+            let store = RedisStore::open(&redis_options(settings, purpose))?;
             Ok(Arc::new(store))
+        }
+    }
+}
+
+/// How Redis is used, by these settings.
+fn redis_options(settings: &Settings, purpose: Purpose) -> RedisOptions {
+    let of = &settings.store.redis;
+    let urls = of.urls.iter().map(|RedisUrl(url)| url.clone()).collect();
+    let assume_durability = of.assume_durability;
+    if assume_durability {
+        tracing::warn!(
+            "store.redis.assume_durability: nobody asks Redis whether it keeps what a 202 promises"
+        );
+    }
+    let receipts = match purpose {
+        Purpose::Serve => Some(ReceiptOptions {
+            dir: of.receipts_dir.clone(),
+            keep: settings.transactions.retention.min(redis::KEEP_MAX),
+        }),
+        Purpose::Check => None,
+    };
+    let member = receipts
+        .is_some()
+        .then(|| MemberOptions { name: settings.cluster.node.clone(), lease: settings.cluster.lease });
+    let replication = match of.durability {
+        RedisDurability::Fsync => None,
+        RedisDurability::Replicated => {
+            Some(Replication { replicas: of.replicas, within: of.replicas_within })
+        }
+    };
+    let is_cluster = of.cluster;
+    let tls = TlsOptions::default();
+    RedisOptions { urls, tls, is_cluster, replication, assume_durability, receipts, member }
+}
+
+/// The nodes of the store and what each is in charge of; none where there can be only one.
+///
+/// # Errors
+/// When Redis cannot be asked.
+pub(crate) async fn nodes(settings: &Settings) -> Result<Vec<(String, Vec<String>)>, Error> {
+    match settings.store.backend {
+        Backend::Embedded => Ok(Vec::new()),
+        Backend::Redis => {
+            let Roster { members, homes, .. } =
+                redis::roster(&redis_options(settings, Purpose::Check)).await?;
+            let of = |id: NodeId| {
+                let home =
+                    |w: &&Warehouse| homes.get(&Charge::Warehouse(PartitionId(w.partition))) == Some(&id);
+                settings.warehouses.iter().filter(home).map(|w| w.code.clone()).collect()
+            };
+            Ok(members.into_iter().map(|member| (member.name, of(member.id))).collect())
         }
     }
 }

@@ -133,6 +133,14 @@ async fn nodes_share_the_warehouses_and_any_of_them_serves_every_call() {
     // The same reference at the other node is the same order.
     assert_eq!(nodes.order_everywhere(0, "b").await, ids);
 
+    // Who has what is also told without any node.
+    let shown = nodes.all[0].show_command().output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for (code, home) in nodes.homes(0).await {
+        let line = shown.lines().find(|line| line.starts_with(&format!("# node {home} is in charge of ")));
+        assert!(line.is_some_and(|line| line.contains(&code)), "{code} of {home}: {shown}");
+    }
+
     // A pause asked for at a node that does not work the warehouse holds.
     let (code, home) = nodes.some_home().await;
     let other = 1 - home;

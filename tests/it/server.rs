@@ -110,6 +110,16 @@ impl TestServer {
         command
     }
 
+    /// `config show` with the settings of this server.
+    pub(crate) fn show_command(&self) -> Command {
+        let mut command = wavegate();
+        command.current_dir(self.dir.path()).args(["config", "show"]);
+        for set in &self.sets {
+            command.args(["--set", set]);
+        }
+        command
+    }
+
     /// Sends SIGTERM without waiting.
     pub(crate) fn signal_term(&self) {
         self.signal("TERM");

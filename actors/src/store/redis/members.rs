@@ -15,10 +15,10 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::link::{Call, LinkError, Lua};
+use super::link::{Call, Link, LinkError, Lua};
 use super::place::Slot;
 use super::replies::{bytes, list, number, pairs};
-use super::{Inner, RedisStore};
+use super::{Inner, OpenError, RedisOptions, RedisStore};
 use crate::domain::ids::PartitionId;
 use crate::domain::spread::{Homes, NodeId};
 use crate::ports::BoxFuture;
@@ -238,6 +238,28 @@ impl Inner {
         let known = self.partitions().await.unwrap_or_default();
         known.into_iter().for_each(|partition| self.relay.wrote(partition));
     }
+}
+
+/// Who is there and in charge of what, for somebody who is no node.
+///
+/// # Errors
+/// When Redis cannot be asked.
+pub async fn roster(options: &RedisOptions) -> Result<Roster, OpenError> {
+    let shared = Arc::new(options.shared()?);
+    let address = shared.seeds().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let reads = Link::reads(shared);
+    let mut ask = redis::pipe();
+    ask.cmd("HVALS").arg(Inner::nodes_key()).cmd("GET").arg(Inner::homes_key());
+    let mut answers = reads.ask(&ask).await.map_err(|e| super::refused(&address, e))?.into_iter();
+    // Until when its lease lasts, its process, and what is known of it.
+    let known = |value| bytes(value)?.splitn(3, |byte| *byte == b' ').nth(2).map(<[u8]>::to_vec);
+    let nodes = answers.next().map(list).unwrap_or_default().into_iter().filter_map(known);
+    let mut members: Vec<Member> = nodes.filter_map(|known| serde_json::from_slice(&known).ok()).collect();
+    members.sort_by_key(|member| member.id);
+    let homes = answers.next().and_then(bytes).unwrap_or_default();
+    let homes = homes.splitn(2, |byte| *byte == b' ').nth(1);
+    let homes = homes.and_then(|homes| format::decode_homes(homes).ok()).unwrap_or_default();
+    Ok(Roster { members, version: 0, homes })
 }
 
 /// Tells the others what is to be told, several words together, until the store is dropped.
