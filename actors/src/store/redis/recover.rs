@@ -1,11 +1,12 @@
 //! What is done before a run of Redis is used that is not the one before: after a restart, a failover,
-//! and at each start. In a cluster that is one of its primaries: the others are used meanwhile. It must never open the way to it before all that was accepted is there.
+//! and at each start. In a cluster that is one of its primaries: the others are used meanwhile. It must
+//! never open the way to it before all that was accepted is there.
 //!
 //! 1. Every fence is made void, so that every owner reads its partition anew: it may know of turns that
 //!    this run has lost. (Not at the start: then there is no owner yet.)
-//! 2. Numbers that may have been given out are passed over ([`super::rollback`]).
-//! 3. The receipts are appended again ([`super::receipts`]).
-//! 4. If they are still the same runs, they are the ones that are used from here on, and no other: one
+//! 2. The receipts are appended again ([`super::receipts`]).
+//! 3. If they are still the same runs, numbers that may have been given out are passed over
+//!    ([`super::rollback`]), and they are the ones that are used from here on, and no other: one
 //!    that was used before and comes back as a primary has lost what was written since.
 //!
 //! Killed or refused between any two of these it is done again from the first; nothing of it is done
@@ -89,11 +90,10 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     }
     let mut all: BTreeSet<PartitionId> = beside.partitions().await?.into_iter().collect();
     all.extend(inner.noted.lock().iter().copied());
-    if let Some(before) = &before {
+    if before.is_some() {
         for partition in &all {
             beside.depose(*partition).await?;
         }
-        beside.pass_over(&inner.seen, before).await?;
     }
     let tally = beside.restore(&inner.receipts).await?;
     for link in [&beside.writes, &beside.reads] {
@@ -103,6 +103,13 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     }
     // What was noted may be among what was lost, and what it is about elsewhere.
     beside.note_all(&all).await?;
+    if let Some(before) = &before {
+        if inner.writes.shared.wanted.is_cluster {
+            beside.note_endpoints().await?;
+        }
+        // Last, for what an attempt that fails passes over is passed over again by the next.
+        beside.pass_over(&inner.seen, before).await?;
+    }
     all.extend(beside.noted.lock().iter().copied());
     all.iter().for_each(|partition| inner.relay.wrote(*partition));
     *inner.writes.shared.runs.lock() = Some(runs);
