@@ -16,9 +16,10 @@ const FOUND_WITHIN: u64 = 100;
 /// Failures that a long run prints.
 const FAILURES_MAX: usize = 20;
 /// What must have happened in every hundred harsh worlds: one in which it did not proves nothing.
-const MUST_HAPPEN: [&str; 34] = [
+const MUST_HAPPEN: [&str; 40] = [
     "acknowledged",
     "applied",
+    "assignments",
     "attempts gone",
     "attempts that hang",
     "attempts too many",
@@ -35,6 +36,10 @@ const MUST_HAPPEN: [&str; 34] = [
     "estimates told",
     "failed",
     "given up",
+    "leases lost",
+    "nodes asleep",
+    "nodes drained",
+    "nodes judged",
     "panics",
     "pauses",
     "redriven",
@@ -49,6 +54,7 @@ const MUST_HAPPEN: [&str; 34] = [
     "silences",
     "stock told",
     "stale commits",
+    "words lost",
     "writes applied and unknown",
     "writes lost and unknown",
 ];

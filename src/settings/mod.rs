@@ -4,6 +4,7 @@
 //! report of faults are in [`load`], the display in [`show`]. Nothing here opens, binds or starts.
 
 mod check;
+mod cluster;
 mod fault;
 mod layers;
 mod load;
@@ -24,6 +25,7 @@ use wavegate_engine::domain::sscc::CompanyPrefix;
 use wavegate_engine::wms::http::{ApiKey, BaseUrl};
 
 pub(crate) use check::doubts;
+pub(crate) use cluster::Cluster;
 pub(crate) use fault::Faults;
 pub(crate) use layers::{Assignment, Sources};
 pub(crate) use load::{Loaded, load, simulated_wms};
@@ -38,11 +40,6 @@ pub(crate) const DEFAULTS: &str = include_str!("../../config/default.toml");
 const DAY_MS: u64 = 86_400_000;
 /// Ten years in milliseconds: the longest that anything may be kept or waited for.
 const TEN_YEARS_MS: u64 = 3_650 * DAY_MS;
-
-/// A lease is renewed every second, and a node that missed two of them is not dead yet.
-const LEASE_MIN_MS: u64 = 3_000;
-/// Whoever waits longer for a dead node has no use for a second one.
-const LEASE_MAX_MS: u64 = 60_000;
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -359,18 +356,6 @@ pub(crate) struct Backorder {
     /// For stock.
     #[serde(deserialize_with = "parse::duration::<_, 1_000, TEN_YEARS_MS>")]
     pub(crate) max_wait: Duration,
-}
-
-/// `[cluster]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Cluster {
-    /// This node's name, for people; empty: the beginning of its id.
-    #[serde(deserialize_with = "parse::node_name")]
-    pub(crate) node: String,
-    /// So long after it was last heard of a node is taken for alive.
-    #[serde(deserialize_with = "parse::duration::<_, LEASE_MIN_MS, LEASE_MAX_MS>")]
-    pub(crate) lease: Duration,
 }
 
 /// `[log]`

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::World;
 use super::followers::Followers;
 use super::receivers::{Way, schedule};
+use super::seats::{self, Seat};
 use super::store::FaultyStore;
 use super::wms::WorldWms;
 use crate::domain::ids::PartitionId;
@@ -16,6 +18,8 @@ use crate::ports::entropy::{Entropy, SeededEntropy};
 
 /// A shutdown may take this long while the store answers.
 const GRACE: Duration = Duration::from_secs(60);
+/// How long a node may sleep, at most, in milliseconds: past its lease and the look of the others.
+const ASLEEP_MS: u64 = 15_000;
 /// Writes within which a life that ends at one ends.
 const WRITES_MAX: u64 = 60;
 
@@ -29,6 +33,8 @@ pub(crate) struct Life {
     writes_left: AtomicI64,
     /// True when the last write is applied and only its answer is lost.
     applies_last: AtomicBool,
+    /// Stopped, as by SIGSTOP: it reads, writes and calls nothing before it is woken.
+    asleep: watch::Sender<bool>,
 }
 
 /// How a life ends.
@@ -60,6 +66,7 @@ impl Life {
             over: CancellationToken::new(),
             writes_left: AtomicI64::new(i64::MAX),
             applies_last: AtomicBool::new(false),
+            asleep: watch::channel(false).0,
         })
     }
 
@@ -99,8 +106,23 @@ impl Life {
         if self.applies_last.load(SeqCst) { Moment::LastWrite } else { Moment::Dead }
     }
 
-    /// Goes on only while the node lives: a dead one hears and says nothing.
+    /// Stops it for a while.
+    pub(crate) fn sleep(self: &Arc<Self>, pause: Duration) {
+        self.asleep.send_replace(true);
+        let life = self.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            life.asleep.send_replace(false);
+        });
+    }
+
+    /// Goes on only while the node lives and is awake: a dead one hears and says nothing.
     pub(crate) async fn go_on(&self) {
+        let mut asleep = self.asleep.subscribe();
+        while *asleep.borrow_and_update() {
+            // The sender is in `self`.
+            let _awake = asleep.changed().await;
+        }
         if self.is_over() {
             std::future::pending::<()>().await;
         }
@@ -125,7 +147,9 @@ impl Nodes {
     /// Starts the first node.
     pub(crate) async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, life: Arc<Life>, seed: u64) -> Nodes {
         wms.begin_life();
-        let handle = start(world, wms, &life, seed).await;
+        // Mostly the same node comes again; now and then one that nobody has met.
+        let me = if world.chance.below(3) == 0 { 3 + world.chance.below(1_000) } else { 1 };
+        let handle = start(world, wms, &life, (seed, me)).await;
         wms.resume();
         Followers::begin(world, &handle);
         let first = Node { life, handle };
@@ -142,7 +166,9 @@ impl Nodes {
 
     /// Starts a rival now and then, and ends it again.
     pub(crate) async fn tick(&mut self) {
-        if self.rival.is_some() {
+        if self.world.profile.shared && self.rival.is_some() {
+            self.try_other().await;
+        } else if self.rival.is_some() {
             if self.world.chance.below(4) == 0 {
                 self.end_rival();
             }
@@ -151,8 +177,32 @@ impl Nodes {
             self.world.note(format_args!("a rival starts"));
             let life = Life::new();
             let seed = self.seed ^ self.world.chance.next();
-            let handle = start(&self.world, &self.wms, &life, seed).await;
+            let handle = start(&self.world, &self.wms, &life, (seed, 2)).await;
             self.rival = Some(Node { life, handle });
+        }
+    }
+
+    /// Ends the node that shares with the first, or stops it for a while.
+    async fn try_other(&mut self) {
+        match self.world.chance.below(24) {
+            0 => self.end_rival(),
+            1 => {
+                if let Some(other) = self.rival.take() {
+                    self.world.observer.saw("nodes drained");
+                    self.world.note(format_args!("the other node drains"));
+                    other.handle.shutdown(GRACE).await;
+                    other.life.end();
+                }
+            }
+            2 | 3 => {
+                if let Some(other) = &self.rival {
+                    self.world.observer.saw("nodes asleep");
+                    let pause = self.world.pause(ASLEEP_MS);
+                    self.world.note(format_args!("the other node sleeps for {pause:?}"));
+                    other.life.sleep(pause);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -196,9 +246,10 @@ pub(crate) fn draw_end(world: &World) -> End {
     }
 }
 
-async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, life: &Arc<Life>, seed: u64) -> Handle {
+async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, life: &Arc<Life>, (seed, me): (u64, u64)) -> Handle {
+    let seat = world.profile.shared.then(|| Seat::new(world, life, seats::node(me)));
     let options = || Options {
-        store: Arc::new(FaultyStore::new(world.clone(), life.clone())),
+        store: Arc::new(FaultyStore::new(world.clone(), life.clone(), seat.clone())),
         warehouses: warehouses(world.profile.warehouses, world.profile.backlog_max),
         rules: rules(),
         clients: vec!["acme".to_owned(), "bolt".to_owned()],

@@ -19,6 +19,7 @@ mod operator;
 mod planted;
 mod profile;
 mod receivers;
+mod seats;
 mod shops;
 mod store;
 mod submissions;
@@ -46,6 +47,7 @@ use followers::Followers;
 use life::{End, Life, Nodes};
 use observer::Observer;
 use receivers::Receivers;
+use seats::Cluster;
 use wms::WorldWms;
 use workload::Workload;
 
@@ -58,6 +60,8 @@ pub(crate) struct World {
     pub(crate) observer: Observer,
     pub(crate) followers: Followers,
     pub(crate) receivers: Receivers,
+    /// The nodes, where they know of each other.
+    pub(crate) cluster: Cluster,
     /// False once faults have healed.
     faulty: AtomicBool,
     visits: Mutex<u32>,
@@ -211,6 +215,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         observer: Observer::new(profile.traced),
         followers: Followers::default(),
         receivers: Receivers::default(),
+        cluster: Cluster::default(),
         profile,
         clock,
         chance: SeededEntropy::new(seed),

@@ -217,6 +217,13 @@ impl Observer {
         seen.feeds(world, vec![(client, own, 0)]);
     }
 
+    /// A partition has no owner any more.
+    pub(crate) fn deposed(&self, partition: PartitionId, nonce: u64) {
+        if let Some(owner) = self.seen.lock().owners.get_mut(&partition) {
+            owner.nonce = nonce;
+        }
+    }
+
     /// A turn was committed, or refused.
     pub(crate) fn committed(&self, world: &World, fence: Fence, turn: &TurnCommit, written: bool) {
         let mut seen = self.seen.lock();

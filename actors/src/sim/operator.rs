@@ -28,11 +28,11 @@ impl Workload {
             .find(|(_, letters)| !letters.is_empty())
             .unwrap_or((PartitionId(any), Vec::new()));
         let letter = letters.get(world.chance.below(letters.len().max(1) as u64) as usize);
-        match (world.chance.below(4), letter) {
-            (0, Some((n, letter))) if letter.kind == DeadKind::Order => {
+        match (world.chance.below(5), letter) {
+            (0 | 4, Some((n, letter))) if letter.kind == DeadKind::Order => {
                 self.instruct(handle, home, Instruction::GiveUp(*n)).await;
             }
-            (0 | 1, Some((n, _))) => self.instruct(handle, home, Instruction::Redrive(*n)).await,
+            (0 | 1 | 4, Some((n, _))) => self.instruct(handle, home, Instruction::Redrive(*n)).await,
             (2, _) => {
                 world.observer.saw("pauses");
                 // What it answers is not the last word: a pause that is unknown is resumed like the others.

@@ -21,6 +21,12 @@ pub struct Profile {
     pub clock_steps: u64,
     /// Steps at which a second node starts beside the first and takes what it can.
     pub rivals: u64,
+    /// True when nodes know of each other and share the warehouses; the second one is no rival then.
+    pub shared: bool,
+    /// Renewals of a lease at which those of all other nodes end.
+    pub leases: u64,
+    /// Words between nodes that are lost.
+    pub words_lost: u64,
     /// Store calls that are refused.
     pub refused: u64,
     /// Store writes that are applied and then answered as unknown.
@@ -78,6 +84,9 @@ impl Profile {
             lulls: 0,
             clock_steps: 0,
             rivals: 0,
+            shared: false,
+            leases: 0,
+            words_lost: 0,
             refused: 0,
             applied_unknown: 0,
             lost_unknown: 0,
@@ -109,6 +118,8 @@ impl Profile {
             lulls: 40,
             clock_steps: 30,
             rivals: 20,
+            leases: 10,
+            words_lost: 100,
             refused: 20,
             applied_unknown: 15,
             lost_unknown: 15,
@@ -132,7 +143,7 @@ impl Profile {
     }
 
     /// The harsh world of a seed: one to three warehouses, every second one without rivals, for
-    /// what only a stale owner may do is a violation there, now and then a long one, and every fifth
+    /// what only a stale owner may do is a violation there, every fourth one with nodes that share, now and then a long one, and every fifth
     /// with webhooks, for signing and rendering again make a world twice as long.
     #[must_use]
     pub fn of_seed(seed: u64) -> Profile {
@@ -140,7 +151,13 @@ impl Profile {
         Profile {
             steps: if seed % 16 == 7 { 3 * harsh.steps } else { harsh.steps },
             warehouses: 1 + (seed % 3) as u16,
-            rivals: if seed.is_multiple_of(2) { harsh.rivals } else { 0 },
+            rivals: match seed % 4 {
+                0 => harsh.rivals,
+                // Nodes that share come and go more often than rivals.
+                2 => 3 * harsh.rivals,
+                _ => 0,
+            },
+            shared: seed % 4 == 2,
             webhooks: seed.is_multiple_of(5),
             ..harsh
         }

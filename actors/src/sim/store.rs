@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::disk::at_once;
 use super::life::{Life, Moment};
+use super::seats::Seat;
 use super::{Planted, World};
 use crate::domain::command::{Kind, ShipTo};
 use crate::domain::confirmation::Confirmation;
@@ -16,6 +17,7 @@ use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::announcement::Announcement;
+use crate::ports::membership::Membership;
 use crate::ports::store::{
     CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
     Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
@@ -33,6 +35,7 @@ const UNWRITTEN_MS: u64 = 60;
 pub(crate) struct FaultyStore {
     pub(super) world: Arc<World>,
     life: Arc<Life>,
+    seat: Option<Arc<Seat>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +55,13 @@ fn unknown() -> CommitError {
 }
 
 impl FaultyStore {
-    pub(crate) fn new(world: Arc<World>, life: Arc<Life>) -> FaultyStore {
-        FaultyStore { world, life }
+    pub(crate) fn new(world: Arc<World>, life: Arc<Life>, seat: Option<Arc<Seat>>) -> FaultyStore {
+        FaultyStore { world, life, seat }
+    }
+
+    /// Whose store it is.
+    pub(super) fn life(&self) -> Arc<Life> {
+        self.life.clone()
     }
 
     fn lot(&self) -> Lot {
@@ -370,6 +378,10 @@ impl Store for FaultyStore {
 
     fn feed_epoch(&self) -> u64 {
         self.world.disk.feed_epoch()
+    }
+
+    fn membership(&self) -> Option<Arc<dyn Membership>> {
+        self.seat.clone().map(|seat| -> Arc<dyn Membership> { seat })
     }
 
     fn is_writable(&self) -> bool {

@@ -15,6 +15,8 @@ use super::rows::{
     self, ClaimHasher, Claims, Counters, ReadRows, RecentClaims, Room, RowError, Visit, Walk, Write,
     WriteRows,
 };
+#[cfg(any(test, feature = "testing"))]
+use crate::domain::ids::PartitionId;
 use crate::ports::BoxFuture;
 use crate::ports::store::{CommitError, Durability, ReadError};
 
@@ -69,6 +71,12 @@ impl MemoryStore {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn row(&self, table: Table, key: &[u8]) -> Option<Vec<u8>> {
         self.0.lock().tables[table.index()].get(key).cloned()
+    }
+
+    /// Makes every fence of a partition void.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn depose(&self, partition: PartitionId, nonce: u64) -> Result<(), CommitError> {
+        self.run(|write| rows::depose(write, partition, nonce)).map_err(CommitError::from)
     }
 
     /// All or nothing: what fails, or panics, leaves no trace.

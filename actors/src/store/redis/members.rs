@@ -2,6 +2,7 @@
 //! whether a write may happen: that is what fences are for. One thing comes near it: a process that has
 //! slept past its own lease commits nothing before it has renewed it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::link::{Call, Lua};
+use super::link::{Call, LinkError, Lua};
 use super::place::Slot;
-use super::replies::{bytes, list, number};
+use super::replies::{bytes, list, number, pairs};
 use super::{Inner, RedisStore};
 use crate::domain::ids::PartitionId;
 use crate::domain::spread::{Homes, NodeId};
@@ -45,6 +46,8 @@ const TOLD_TOGETHER_MAX: usize = 256;
 const JOIN_AGAIN: Duration = Duration::from_millis(200);
 /// Partitions that are deposed at a time.
 const DEPOSED_TOGETHER: usize = 64;
+/// How often a node looks whether the others have settled a run.
+const SETTLED_LOOK: Duration = Duration::from_millis(50);
 /// The file in a node's directory that holds its id.
 const NODE_FILE: &str = "node";
 
@@ -193,6 +196,40 @@ impl Inner {
             deposed?;
         }
         Ok(())
+    }
+
+    /// Says that this node has settled a run of Redis, and waits for those that are there to say so too,
+    /// no longer than a lease.
+    pub(super) async fn others_settle(
+        &self,
+        members: &Members,
+        runs: &BTreeSet<String>,
+    ) -> Result<(), LinkError> {
+        let key = Slot::Meta.key("settled");
+        let run = runs.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+        let mut say = redis::pipe();
+        say.cmd("HSET").arg(&key).arg(members.me.to_string()).arg(&run);
+        self.writes.write(&say).await?;
+        let until = Instant::now() + members.lease;
+        let mut ask = redis::pipe();
+        ask.cmd("HKEYS").arg(Inner::nodes_key()).cmd("HGETALL").arg(&key);
+        loop {
+            let mut answers = self.writes.ask(&ask).await?.into_iter();
+            let there = answers.next().map(list).unwrap_or_default().into_iter().filter_map(bytes);
+            let settled: BTreeMap<Vec<u8>, Vec<u8>> =
+                answers.next().map(pairs).unwrap_or_default().into_iter().collect();
+            let me = members.me.to_string().into_bytes();
+            let is_behind =
+                |node: &Vec<u8>| *node != me && settled.get(node).is_none_or(|of| of != run.as_bytes());
+            if !there.into_iter().any(|node| is_behind(&node)) {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                tracing::warn!("not every node has put back what it accepted; its lease is over");
+                return Ok(());
+            }
+            tokio::time::sleep(SETTLED_LOOK).await;
+        }
     }
 
     /// Every log may hold what nobody here has relayed.

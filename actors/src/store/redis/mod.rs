@@ -14,6 +14,7 @@
 //! | `wg:{meta}:names` | hash | table `meta`: store id, serials, warehouses, clients, secret | start, lease of serials |
 //! | `wg:{meta}:nodes` | hash | node → until when its lease lasts (ms of this Redis), its process, its name | each node; whoever finds a lease over deletes it |
 //! | `wg:{meta}:homes` | string | a version and which node is in charge of what | any node |
+//! | `wg:{meta}:settled` | hash | node → the runs of Redis that it has put its receipts back into | each node |
 //! | `wg:{meta}:partitions` | set | partitions that were ever written | before the first write of each |
 //! | `wg:{meta}:hooks` | hash | endpoint id → its client | before an endpoint is created, after it is purged |
 //! | `wg:{meta}:noted`, `wg:{f<f>}:store` | string | in a cluster: the store's id, in each shard, and that all of them have it | start |
@@ -132,11 +133,11 @@ mod slots;
 mod store;
 mod sweep;
 mod transact;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
@@ -168,9 +169,6 @@ use transact::Plan;
 
 /// Batches of commands that may wait for the acceptor. One more is `Unavailable`.
 const QUEUE_MAX: usize = 4_096;
-
-/// How often Redis is looked at, and what nobody reads is relayed.
-const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// A store in one Redis, or in a cluster.
 pub struct RedisStore {
@@ -239,7 +237,7 @@ impl RedisStore {
                         inner
                     });
                     if let Ok(inner) = &begun {
-                        tokio::spawn(watch(Arc::clone(inner)));
+                        tokio::spawn(watch::watch(Arc::clone(inner)));
                         tokio::spawn(recover::keep_settled(Arc::clone(inner)));
                     }
                     let _nobody_waits = opened.send(begun.map(|inner| (inner, handle)));
@@ -392,22 +390,6 @@ fn refused(address: &str, e: LinkError) -> OpenError {
     match e {
         LinkError::Unfit(source) => OpenError::Unfit { address, source },
         other => OpenError::Apart { address, source: Box::new(other) },
-    }
-}
-
-/// Looks at Redis and relays what nobody has asked for, until the store is dropped.
-async fn watch(inner: Arc<Inner>) {
-    loop {
-        tokio::time::sleep(WATCH_EVERY).await;
-        for link in [&inner.writes, &inner.reads] {
-            // What it found stands in `standing`, and in the log.
-            let _found = link.look().await;
-        }
-        if inner.writes.shared.is_well()
-            && let Err(e) = inner.relay.settle(&inner.writes).await
-        {
-            tracing::warn!(error = link::with_causes(&e), "feeds cannot be written; it is tried again");
-        }
     }
 }
 

@@ -5,8 +5,11 @@
 //! 1. Every fence is made void, so that every owner reads its partition anew: it may know of turns that
 //!    this run has lost. (Not at the start: then there is no owner yet.)
 //! 2. The receipts are appended again ([`super::receipts`]).
-//! 3. If they are still the same runs, numbers that may have been given out are passed over
-//!    ([`super::rollback`]), and they are the ones that are used from here on, and no other: one
+//! 3. Numbers that may have been given out are passed over ([`super::rollback`]).
+//! 4. The other nodes that are there have done the same: a client that asks again at a node which is
+//!    quicker than the one that has its receipt would get a second order. A node that does not come to it
+//!    within a lease is dead, or will find its references taken.
+//! 5. If they are still the same runs, they are the ones that are used from here on, and no other: one
 //!    that was used before and comes back as a primary has lost what was written since.
 //!
 //! Killed or refused between any two of these it is done again from the first; nothing of it is done
@@ -25,7 +28,8 @@ use super::place::Slot;
 use super::receipts::{Kept, Receipts};
 use super::rollback::Seen;
 use super::transact::Plan;
-use super::{Inner, QUEUE_MAX, WATCH_EVERY, accept};
+use super::watch::WATCH_EVERY;
+use super::{Inner, QUEUE_MAX, accept};
 use crate::domain::ids::PartitionId;
 use crate::domain::time::Timestamp;
 use crate::ports::clock::{Clock as _, SystemClock};
@@ -96,6 +100,12 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
         }
     }
     let tally = beside.restore(&inner.receipts).await?;
+    if let Some(before) = &before {
+        beside.pass_over(&inner.seen, before, &runs).await?;
+    }
+    if let Some(members) = &inner.members {
+        beside.others_settle(members, &runs).await?;
+    }
     for link in [&beside.writes, &beside.reads] {
         if link.run_ids().await? != runs {
             return Err(Unsettled::Moved);
@@ -103,12 +113,8 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     }
     // What was noted may be among what was lost, and what it is about elsewhere.
     beside.note_all(&all).await?;
-    if let Some(before) = &before {
-        if inner.writes.shared.wanted.is_cluster {
-            beside.note_endpoints().await?;
-        }
-        // Last, for what an attempt that fails passes over is passed over again by the next.
-        beside.pass_over(&inner.seen, before).await?;
+    if inner.writes.shared.wanted.is_cluster && before.is_some() {
+        beside.note_endpoints().await?;
     }
     all.extend(beside.noted.lock().iter().copied());
     all.iter().for_each(|partition| inner.relay.wrote(*partition));

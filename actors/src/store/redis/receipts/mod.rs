@@ -46,13 +46,12 @@
 //! log that cannot be written. Names and addresses stand in it, readable for the process' user alone, for
 //! eleven minutes, also when they were erased from the store since.
 //!
-//! # What a second node would do
+//! # Several nodes
 //!
 //! Each node keeps the receipts of what it answered and appends them by itself; claims decide between
 //! two nodes as ever. A retry at another node that is quicker than the first node's receipts would get
-//! another id, so with several nodes the run of Redis has to be settled by all of them before one
-//! accepts. Owners are told by their fences ([`super::recover`]), which is once a run and not once a node.
-//! Neither is made yet.
+//! another id, so a run of Redis is used only when all nodes that are there have settled it. Owners are
+//! told by their fences ([`super::recover`]).
 //!
 //! Not in it: reports of a WMS (what it said is asked for again when a release stays silent), what
 //! operators and endpoints' owners changed, and turns, which are decided again.
