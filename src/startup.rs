@@ -191,7 +191,12 @@ pub(crate) fn open_store(settings: &Settings, purpose: Purpose) -> Result<Shared
                 }
             };
             let is_cluster = of.cluster;
-            let options = RedisOptions { urls, is_cluster, replication, assume_durability, receipts, member };
+            let tls = TlsOptions {
+                ca_file: of.ca_file.clone(),
+                client: of.cert_file.clone().zip(of.key_file.clone()),
+            };
+            let options =
+                RedisOptions { urls, tls, is_cluster, replication, assume_durability, receipts, member };
             let store = RedisStore::open(&options)?;
             Ok(Arc::new(store))
         }
