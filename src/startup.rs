@@ -200,7 +200,8 @@ fn redis_options(settings: &Settings, purpose: Purpose) -> RedisOptions {
         }
     };
     let is_cluster = of.cluster;
-    let tls = TlsOptions::default();
+    let tls =
+        TlsOptions { ca_file: of.ca_file.clone(), client: of.cert_file.clone().zip(of.key_file.clone()) };
     RedisOptions { urls, tls, is_cluster, replication, assume_durability, receipts, member }
 }
 

@@ -136,13 +136,16 @@ impl House {
     }
 }
 
+async fn events_page(http: &reqwest::Client, server: &TestServer, query: &str) -> Value {
+    let url = server.at(&format!("/v1/events?{query}"));
+    http.get(url).header("accept", "application/json").send().await.unwrap().json().await.unwrap()
+}
+
 /// All events of the only client, by their pages.
 async fn events(http: &reqwest::Client, server: &TestServer) -> Vec<Value> {
     let (mut all, mut after) = (Vec::new(), String::new());
     loop {
-        let url = server.at(&format!("/v1/events?limit=50{after}"));
-        let page: Value =
-            http.get(url).header("accept", "application/json").send().await.unwrap().json().await.unwrap();
+        let page = events_page(http, server, &format!("limit=50{after}")).await;
         let items = page["events"].as_array().unwrap_or_else(|| panic!("{page}"));
         if items.is_empty() {
             return all;
@@ -398,12 +401,20 @@ async fn a_redis_that_lost_the_end_of_what_it_acknowledged_gets_every_order_agai
     house.ships(&http, &ids).await;
     orders.extend(shipped);
     orders.extend(house.order_some(&http, "late", 20).await);
+    let told = events_page(&http, &house.server, "limit=500").await;
     let pid = house.server.pid();
     house.redis.kill();
     house.redis.put_back(&early);
     house.redis.restart();
     house.has(&http, &orders).await;
     assert!(house.server.log().contains("it was put back"), "{}", house.server.log());
+    // Whoever had read on is told that what follows is numbered anew.
+    let after = told["next"].as_str().unwrap_or_else(|| panic!("{told}"));
+    let page = events_page(&http, &house.server, &format!("after={after}")).await;
+    assert_eq!(page["gap"]["reason"], "older_epoch", "{page}");
+    let next = page["next"].as_str().unwrap_or_else(|| panic!("{page}"));
+    let on = events_page(&http, &house.server, &format!("after={next}")).await;
+    assert_eq!(on["gap"], json!(null), "{on}");
     assert_eq!((house.server.pid(), house.server.has_ended()), (pid, false), "without a restart");
 
     // Once more, and the server dies as well before it can put anything back.

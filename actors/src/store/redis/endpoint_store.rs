@@ -79,6 +79,18 @@ impl Inner {
         Ok(all)
     }
 
+    /// Takes note of every endpoint again: a cluster may have lost the note and not what it is about.
+    pub(super) async fn note_endpoints(&self) -> Result<(), ReadError> {
+        let mut notes = redis::pipe();
+        for shard in (0..SHARDS).map(Slot::Shard) {
+            for found in transact::read(&self.writes, shard, vec![all()], rows::endpoints).await? {
+                notes.cmd("HSET").arg(Slot::Meta.key("hooks")).arg(found.id.0.as_bytes()).arg(found.client.0);
+            }
+        }
+        self.writes.write(&notes).await?;
+        Ok(())
+    }
+
     async fn create_endpoint(
         &self,
         endpoint: &StoredEndpoint,

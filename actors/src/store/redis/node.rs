@@ -121,6 +121,9 @@ impl Node {
         }
         let answer = pipeline.query_async::<Vec<Result<Value, RedisError>>>(&mut connected.connection).await;
         let mut answers = self.judged(answer, connected.generation).await?;
+        if answers.iter().any(Result::is_ok) {
+            self.shared.found_well(&self.address, false);
+        }
         if let Some(wait) = connected.wait {
             self.acknowledged(wait.judge(answers.pop()), connected.generation).await?;
         }
@@ -140,10 +143,7 @@ impl Node {
 
     async fn judged<T>(&self, answer: Result<T, RedisError>, generation: u64) -> Result<T, LinkError> {
         match answer {
-            Ok(answer) => {
-                self.shared.found_well(&self.address, false);
-                Ok(answer)
-            }
+            Ok(answer) => Ok(answer),
             Err(e) if is_reply(&e) => Err(LinkError::refused(e)),
             Err(e) => {
                 // A late answer on this connection is nobody's; calls that still wait keep it.
@@ -255,17 +255,21 @@ impl Node {
     pub(super) async fn look(&self) -> Result<(), LinkError> {
         let mut connected = self.connected().await?;
         let (generation, connection) = (connected.generation, &mut connected.connection);
-        let run = run_of(connection).await;
-        let run = self.judged(run, generation).await?;
+        let run = self.judged(run_of(connection).await, generation).await?;
         let looked = match self.shared.check_run(&run) {
             Ok(()) => identity::check(&self.shared, &self.address, connection).await,
             // Something between here and Redis has moved the connection to another one.
             Err(e) => Err(e),
         };
-        if let Err(e @ LinkError::Unfit(_)) = &looked {
-            // Perhaps emptied under our hands: every later call meets the check of a new connection.
-            self.forget(Some(generation)).await;
-            self.shared.found(&self.address, Standing::Unfit, e);
+        match &looked {
+            Ok(()) => self.shared.found_well(&self.address, false),
+            Err(e @ LinkError::Unfit(_)) => {
+                // Perhaps emptied under our hands: every later call meets the check of a new connection.
+                self.forget(Some(generation)).await;
+                self.shared.found(&self.address, Standing::Unfit, e);
+            }
+            // It answers that it cannot: the cluster is down, say.
+            Err(e) => self.shared.found(&self.address, Standing::Apart, e),
         }
         looked
     }
@@ -281,7 +285,11 @@ impl Node {
         let asked = redis::cmd("CLUSTER").arg("SLOTS").query_async::<Value>(&mut connection).await;
         match asked {
             Ok(answer) => Ok(SlotMap::read(answer, &self.address)),
-            Err(e) if is_reply(&e) => Err(LinkError::Unfit(Arc::new(Doubt::NoCluster))),
+            Err(e) if e.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
+                Err(LinkError::Unfit(Arc::new(Doubt::NoCluster)))
+            }
+            // It still reads its data.
+            Err(e) if is_reply(&e) => Err(apart(e)),
             Err(e) => {
                 if generation.is_some() {
                     self.forget(generation).await;

@@ -1,10 +1,11 @@
 //! What is done before a run of Redis is used that is not the one before: after a restart, a failover,
-//! and at each start. In a cluster that is one of its primaries: the others are used meanwhile. It must never open the way to it before all that was accepted is there.
+//! and at each start. In a cluster that is one of its primaries: the others are used meanwhile. It must
+//! never open the way to it before all that was accepted is there.
 //!
 //! 1. Every fence is made void, so that every owner reads its partition anew: it may know of turns that
 //!    this run has lost. (Not at the start: then there is no owner yet.)
-//! 2. Numbers that may have been given out are passed over ([`super::rollback`]).
-//! 3. The receipts are appended again ([`super::receipts`]).
+//! 2. The receipts are appended again ([`super::receipts`]).
+//! 3. Numbers that may have been given out are passed over ([`super::rollback`]).
 //! 4. The other nodes that are there have done the same: a client that asks again at a node which is
 //!    quicker than the one that has its receipt would get a second order. A node that does not come to it
 //!    within a lease is dead, or will find its references taken.
@@ -93,13 +94,15 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     }
     let mut all: BTreeSet<PartitionId> = beside.partitions().await?.into_iter().collect();
     all.extend(inner.noted.lock().iter().copied());
-    if let Some(before) = &before {
+    if before.is_some() {
         for partition in &all {
             beside.depose(*partition).await?;
         }
-        beside.pass_over(&inner.seen, before).await?;
     }
     let tally = beside.restore(&inner.receipts).await?;
+    if let Some(before) = &before {
+        beside.pass_over(&inner.seen, before, &runs).await?;
+    }
     if let Some(members) = &inner.members {
         beside.others_settle(members, &runs).await?;
     }
@@ -110,6 +113,9 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     }
     // What was noted may be among what was lost, and what it is about elsewhere.
     beside.note_all(&all).await?;
+    if inner.writes.shared.wanted.is_cluster && before.is_some() {
+        beside.note_endpoints().await?;
+    }
     all.extend(beside.noted.lock().iter().copied());
     all.iter().for_each(|partition| inner.relay.wrote(*partition));
     *inner.writes.shared.runs.lock() = Some(runs);

@@ -8,9 +8,9 @@
 //! cursors of the turn before get a gap, and what was lost is missing in nobody's sight. A Redis that only
 //! restarted, with all its data, counts on.
 //!
-//! Every node does this before it uses a run, each for itself: a feed may begin several turns at once. Not
-//! known is what a node had read that is gone when the run changes; where a primary took over, that does
-//! not matter.
+//! Every node does this before any of them uses a run, each for itself: a feed may begin several turns at
+//! once. Not known is what a node had read that is gone when the run changes; where a primary took over,
+//! that does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,6 +33,8 @@ const SERIALS_MARGIN: u64 = 20_000;
 pub(super) struct Seen {
     feeds: parking_lot::Mutex<BTreeMap<ClientNo, u64>>,
     serials: parking_lot::Mutex<u64>,
+    /// The runs in which all of it was passed over: an attempt that fails behind it does it once.
+    passed: parking_lot::Mutex<BTreeSet<String>>,
 }
 
 impl Seen {
@@ -60,7 +62,15 @@ pub(super) fn took_over(run: &str, before: &BTreeSet<String>) -> bool {
 
 impl Inner {
     /// Passes over what the run before may have given out; by connections that lead to the new one.
-    pub(super) async fn pass_over(&self, seen: &Seen, before: &BTreeSet<String>) -> Result<(), CommitError> {
+    pub(super) async fn pass_over(
+        &self,
+        seen: &Seen,
+        before: &BTreeSet<String>,
+        runs: &BTreeSet<String>,
+    ) -> Result<(), CommitError> {
+        if *seen.passed.lock() == *runs {
+            return Ok(());
+        }
         for shard in (0..SHARDS).map(Slot::Shard) {
             let run = self.writes.run_at(&shard.key("next")).await?;
             if !before.contains(&*run) {
@@ -71,6 +81,7 @@ impl Inner {
         if !before.contains(&*run) {
             self.pass_serials(seen, took_over(&run, before)).await?;
         }
+        *seen.passed.lock() = runs.clone();
         Ok(())
     }
 
