@@ -219,7 +219,7 @@ impl Inner {
         }
         let mut answers = self.writes.ask(&ask).await?.into_iter().map(|found| number(found) == Some(1));
         // Every answer is taken, also behind one that is no.
-        let are_held = |new| (&mut answers).take(claims(new).count()).fold(true, |all, held| all && held);
+        let are_held = |new| (&mut answers).take(claims(new).count()).filter(|held| !held).count() == 0;
         Ok(commands.iter().map(are_held).collect())
     }
 
