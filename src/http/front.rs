@@ -19,17 +19,17 @@ use super::problem::Problem;
 use super::state::State;
 use super::unread::Unread;
 
-/// The outermost layer.
+/// The outermost layer; `spans` says whether there is the one for spans within it, and [`admit`] in that.
 ///
 /// Problems are written here and nowhere else, so that no failure, of an extractor or of the
 /// framework either, reaches a client as anything but a problem document.
 pub(crate) async fn front<B: MessageBody + 'static>(
+    spans: bool,
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<BoxBody, B>>, Error> {
     let correlation = call::correlation(request.headers());
     let path = request.path().to_owned();
-    request.extensions_mut().insert(Correlation(correlation.clone()));
     let unread = Unread::watch(&mut request);
     let page = request.app_data::<web::Data<State>>().and_then(|state| cors::origin(&request, state));
     if let Some(origin) = &page
@@ -39,7 +39,14 @@ pub(crate) async fn front<B: MessageBody + 'static>(
         stamp(response.headers_mut(), &correlation);
         return Ok(request.into_response(response).map_into_left_body());
     }
-    match next.call(request).await {
+    let answered = if spans {
+        request.extensions_mut().insert(Correlation(correlation.clone()));
+        next.call(request).await
+    } else {
+        // A layer of its own would cost each request another future on the heap.
+        answer(correlation.clone(), request, next).await
+    };
+    match answered {
         Ok(response) => {
             let mut response = finish(response, &path, &correlation);
             if let Some(origin) = page {
@@ -67,30 +74,34 @@ pub(crate) async fn admit<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
+    let correlation = call::correlation_of(&request).ok_or(Problem::Internal)?;
+    answer(correlation, request, next).await
+}
+
+async fn answer<B: MessageBody + 'static>(
+    correlation: CorrelationId,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
     let state = request.app_data::<web::Data<State>>().ok_or(Problem::Internal)?;
-    let state = state.clone();
-    let guest = auth::stream_guest(&request, &state)?;
+    let guest = auth::stream_guest(&request, state)?.map(|grant| (grant, state.clone()));
     let caller = match &guest {
-        Some(grant) => {
-            request.extensions_mut().insert(grant.clone());
-            Caller::Client(grant.client)
-        }
+        Some((grant, _)) => Caller::Client(grant.client),
         None => state.keys.admit(&request)?,
     };
-    let correlation = call::correlation_of(&request).ok_or(Problem::Internal)?;
     let trace = call::trace(request.headers());
     request.extensions_mut().insert(Call { correlation, trace, caller });
+    let Some((grant, state)) = guest else { return next.call(request).await };
+    request.extensions_mut().insert(grant.clone());
     let mut answered = next.call(request).await;
-    if let Some(grant) = guest {
-        match &mut answered {
-            Ok(response) if response.status().is_success() => {
-                if let Some(cookie) = grant.cookie.as_deref().and_then(|c| HeaderValue::from_str(c).ok()) {
-                    response.headers_mut().insert(header::SET_COOKIE, cookie);
-                }
+    match &mut answered {
+        Ok(response) if response.status().is_success() => {
+            if let Some(cookie) = grant.cookie.as_deref().and_then(|c| HeaderValue::from_str(c).ok()) {
+                response.headers_mut().insert(header::SET_COOKIE, cookie);
             }
-            // What has opened nothing is not used up.
-            Ok(_) | Err(_) => state.tickets.give_back(grant),
         }
+        // What has opened nothing is not used up.
+        Ok(_) | Err(_) => state.tickets.give_back(grant),
     }
     answered
 }

@@ -106,14 +106,15 @@ pub fn start(engine: Handle, options: HttpOptions, listener: TcpListener) -> io:
     })?;
     let grace = options.grace;
     let state = web::Data::new(State::new(engine, keys, &options));
+    let spans = front::spans_are_shown();
     let app = move || {
         App::new()
             .app_data(state.clone())
             .configure(routes)
             .default_service(web::to(not_found))
-            .wrap(from_fn(front::admit))
-            .wrap(Condition::new(front::spans_are_shown(), TracingLogger::<front::RequestSpan>::new()))
-            .wrap(from_fn(front::front))
+            .wrap(Condition::new(spans, from_fn(front::admit)))
+            .wrap(Condition::new(spans, TracingLogger::<front::RequestSpan>::new()))
+            .wrap(from_fn(move |request, next| front::front(spans, request, next)))
     };
     // Whole seconds only, and never none: who starts the server bounds the whole stop.
     let grace_s = grace.as_secs().max(1);

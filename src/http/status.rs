@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use wavegate_engine::domain::command::{Command, Kind};
@@ -47,7 +47,9 @@ pub(crate) async fn get(
         if seen(&lookup) {
             let bound = Duration::from_secs(wait_s);
             let id = id_of(&lookup);
-            lookup = state.read_when(id, bound, |l| !seen(l)).await?.ok_or(Problem::NotFound)?;
+            // On the heap, as below: most polls would only move the room for it about.
+            let changed = Box::pin(state.read_when(id, bound, |l| !seen(l)));
+            lookup = changed.await?.ok_or(Problem::NotFound)?;
         }
     }
     let transaction = match lookup {
@@ -63,34 +65,47 @@ pub(crate) async fn get(
     if version.is_none() && !with_ship_to {
         return current(&state, transaction).await;
     }
-    let cartons = cartons(&state, &transaction).await?;
-    let mut document = document(&state, &transaction, &cartons, version)?;
+    Box::pin(written(&state, &transaction, version, with_ship_to)).await
+}
+
+/// A version as it is written for this caller alone.
+async fn written(
+    state: &State,
+    transaction: &StoredTransaction,
+    version: Option<u32>,
+    with_ship_to: bool,
+) -> Result<HttpResponse, Problem> {
+    let cartons = cartons(state, transaction).await?;
+    let mut document = document(state, transaction, &cartons, version)?;
     if with_ship_to {
         let ship_to = state.engine.store().ship_to(transaction.id).await;
         document.ship_to = ship_to.map_err(|e| unreadable(&e))?;
     }
-    respond(&state, &document)
+    respond(state, &document)
 }
 
 /// The current version, from what was written of it before where there is such.
 async fn current(state: &State, transaction: Arc<StoredTransaction>) -> Result<HttpResponse, Problem> {
     let shown = match state.shown.get(&transaction) {
         Some(shown) => shown,
-        None => {
-            let cartons = cartons(state, &transaction).await?;
-            let shown = {
-                let mut document = document(state, &transaction, &cartons, None)?;
-                document.estimate = None;
-                Shown::write(transaction.clone(), &document)?
-            };
-            state.shown.keep(shown)
-        }
+        None => Box::pin(kept(state, &transaction)).await?,
     };
     let estimate = estimate(state, &transaction, shown.standing);
     let mut response = HttpResponse::Ok();
     let (kind, version) = (transaction.command.kind(), transaction.version());
     poll_headers(state, &mut response, transaction.id, version, (kind, shown.standing));
     Ok(response.content_type("application/json").body(shown.text(estimate.as_ref())?))
+}
+
+/// Writes the current version, without its estimate, for everybody who asks for it next.
+async fn kept(state: &State, transaction: &Arc<StoredTransaction>) -> Result<Arc<Shown>, Problem> {
+    let cartons = cartons(state, transaction).await?;
+    let shown = {
+        let mut document = document(state, transaction, &cartons, None)?;
+        document.estimate = None;
+        Shown::write(transaction.clone(), &document)?
+    };
+    Ok(state.shown.keep(shown))
 }
 
 /// Whether the caller has seen this version: it lists it, or says it has it or a newer one.
@@ -154,12 +169,25 @@ fn poll_headers(
     version: u32,
     (kind, standing): (Kind, Standing),
 ) {
-    response.insert_header((header::ETAG, format!("\"{version}\"")));
-    response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
+    response.insert_header((header::ETAG, tag(version)));
+    response.insert_header((header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache")));
     if !standing.is_final() {
         let snapshot = state.engine.snapshot(id.home());
         response.insert_header((header::RETRY_AFTER, pace::poll_s(&snapshot, kind, standing)));
     }
+}
+
+/// The tag of a version. Few transactions come beyond those whose tags stand here.
+fn tag(version: u32) -> HeaderValue {
+    const TAGS: [&str; 12] = [
+        "\"1\"", "\"2\"", "\"3\"", "\"4\"", "\"5\"", "\"6\"", "\"7\"", "\"8\"", "\"9\"", "\"10\"", "\"11\"",
+        "\"12\"",
+    ];
+    let ready = usize::try_from(version).ok().and_then(|n| TAGS.get(n.checked_sub(1)?));
+    ready.map_or_else(
+        || HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header's value"),
+        |tag| HeaderValue::from_static(tag),
+    )
 }
 
 /// Finds a transaction of the caller's; another's is not found, exactly as one that is not there.

@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `tx` | id ‖ 0 ‖ chunk → command with client and digest, later its tombstone | accept, turn (`created`), sweep |
 //! | | id ‖ 1 → personal data | accept; sweep deletes |
-//! | | id ‖ 2 ‖ version u32 ‖ chunk → fact, with its number in the feed unless it is the house's | accept (version 1), turn; sweep deletes |
+//! | | id ‖ 2 ‖ version u32 ‖ chunk → fact, with its number in the feed unless it is the house's (LMDB has those from 2 on in a table of their own: `embedded/place.rs`) | accept (version 1), turn; sweep deletes |
 //! | | id ‖ 3 ‖ hash → – (the claims of `Idempotency-Key`s that lead here) | accept; sweep deletes |
 //! | | id ‖ 4 → what the order's client was told of its estimate, each with its number in the feed | turn (`estimates`); sweep deletes |
 //! | `claims_log` | n u64 → hash of a claim, id | accept; the merge deletes |

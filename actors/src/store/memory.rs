@@ -44,7 +44,9 @@ impl MemoryStore {
         let claims =
             Claims::load(&tables, ClaimHasher([0; 16]), GENERATION).expect("an empty log can be read");
         let store = MemoryStore(Arc::new(Mutex::new(Inner { tables, counters, claims, room })));
-        store.run(|write| rows::begin(write.rows, Uuid::nil())).expect("an empty store takes its own record");
+        store
+            .run(|write| rows::begin(write.rows, Uuid::nil(), rows::LAYOUT))
+            .expect("an empty store takes its own record");
         store
     }
 

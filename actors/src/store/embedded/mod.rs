@@ -11,6 +11,7 @@
 mod backup;
 #[cfg(feature = "testing")]
 mod damage;
+mod place;
 mod reader;
 mod room;
 mod tables;
@@ -29,8 +30,10 @@ use heed::{Env, EnvOpenOptions, WithoutTls};
 use uuid::Uuid;
 
 use super::backend::{Backend, Reader, backend_error};
+use super::format;
+use super::keys::{self, Table};
 use super::rows::{
-    self, Claims, Counters, GENERATION, LAYOUT, ReadRows, RecentClaims, Room, RowError, Write,
+    self, Claims, Counters, GENERATION, ReadRows, RecentClaims, Room, RowError, Write, WriteRows as _,
 };
 use crate::domain::ids::TransactionId;
 use crate::ports::BoxFuture;
@@ -120,8 +123,8 @@ impl EmbeddedStore {
         let copied = backup::copied(dir).map_err(|e| unreadable(dir, e))?;
         let tables = Tables::open(&env).map_err(|e| unreadable(dir, e))?;
         let (id, found) = begin(&env, &tables).map_err(|e| unreadable(dir, e))?;
-        if found != LAYOUT {
-            return Err(OpenError::WrongFormat { found, supported: LAYOUT });
+        if found != place::LAYOUT {
+            return Err(OpenError::WrongFormat { found, supported: place::LAYOUT });
         }
         let claims = load_claims(&env, &tables).map_err(|e| unreadable(dir, e))?;
         let recent_claims = claims.recent().clone();
@@ -201,7 +204,12 @@ fn begin(env: &Env<WithoutTls>, tables: &Tables) -> Result<(Uuid, u32), RowError
     let txn = env.write_txn().map_err(backend_error)?;
     let mut writing = Writing { tables, txn };
     let id = Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
-    let begun = rows::begin(&mut writing, id)?;
+    let mut begun = rows::begin(&mut writing, id, place::LAYOUT)?;
+    if begun.1 == place::LAYOUT_BEFORE {
+        // From here on it is not for the release before this one, which would not find later facts.
+        begun.1 = place::LAYOUT;
+        writing.put(Table::Meta, keys::STORE, &format::encode_store(begun.0, place::LAYOUT))?;
+    }
     writing.txn.commit().map_err(backend_error)?;
     Ok(begun)
 }

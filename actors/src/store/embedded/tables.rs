@@ -6,12 +6,13 @@ use std::sync::Arc;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, MdbError, PutFlags, RoTxn, RwTxn, WithoutTls};
 
+use super::place::{self, Transactions};
 use crate::store::keys::Table;
 use crate::store::rows::{ReadRows, RowError, Visit, Walk, WriteRows};
 
-type Handle = Database<'static, Bytes, Bytes>;
+pub(super) type Handle = Database<'static, Bytes, Bytes>;
 
-/// The open tables, by [`Table::index`].
+/// The open tables, by [`Table::index`], and behind them the table of later facts (see [`place`]).
 #[derive(Clone)]
 pub(super) struct Tables(Arc<[Handle]>);
 
@@ -21,18 +22,69 @@ impl Tables {
 
     /// Opens all tables; those that are missing begin empty.
     pub(super) fn open(env: &Env<WithoutTls>) -> heed::Result<Tables> {
-        let open = |table: Table| -> heed::Result<Handle> {
+        let open = |name: &str| -> heed::Result<Handle> {
             let txn = env.write_txn()?;
             let opened = env.create_databases_and_commit(txn, |opener, txn| {
-                opener.create_database(txn, Some(table.name())).map(CommitOrAbort::<_, ()>::Commit)
+                opener.create_database(txn, Some(name)).map(CommitOrAbort::<_, ()>::Commit)
             })?;
             Ok(opened.unwrap_commit())
         };
-        Table::ALL.into_iter().map(open).collect::<heed::Result<Vec<_>>>().map(|all| Tables(all.into()))
+        let names = Table::ALL.into_iter().map(Table::name).chain([place::FACTS]);
+        names.map(open).collect::<heed::Result<Vec<_>>>().map(|all| Tables(all.into()))
     }
 
     fn of(&self, table: Table) -> &Handle {
         &self.0[table.index()]
+    }
+
+    fn facts(&self) -> &Handle {
+        &self.0[Table::ALL.len()]
+    }
+
+    /// Moves what lies apart to where the layout before had it; how many rows.
+    #[cfg(test)]
+    pub(super) fn put_together(&self, txn: &mut RwTxn<'_>) -> Result<usize, RowError> {
+        let mut rows = Vec::new();
+        visit_from(self.facts(), txn, &[], None, &mut |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Ok(Walk::On)
+        })?;
+        for (key, value) in &rows {
+            let together = place::together(key).expect("a key of facts");
+            self.put_before(txn, &together, value)?;
+            self.facts().delete(txn, key).map_err(row_error)?;
+        }
+        Ok(rows.len())
+    }
+
+    /// Writes a row where the layout before had it.
+    #[cfg(test)]
+    pub(super) fn put_before(&self, txn: &mut RwTxn<'_>, key: &[u8], value: &[u8]) -> Result<(), RowError> {
+        self.of(Table::Tx).put(txn, key, value).map_err(row_error)
+    }
+
+    fn get<'t>(&self, txn: &'t RoTxn<'_>, table: Table, key: &[u8]) -> Result<Option<&'t [u8]>, RowError> {
+        if let Some(apart) = place::apart(table, key)
+            && let Some(found) = self.facts().get(txn, &apart).map_err(row_error)?
+        {
+            return Ok(Some(found));
+        }
+        self.of(table).get(txn, key).map_err(row_error)
+    }
+
+    fn walk(
+        &self,
+        txn: &RoTxn<'_>,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), RowError> {
+        if table == Table::Tx {
+            let both = Transactions { tx: self.of(table), facts: self.facts() };
+            return both.walk(txn, prefix, after, visit);
+        }
+        visit_from(self.of(table), txn, prefix, after, visit).map(drop)
     }
 }
 
@@ -56,13 +108,14 @@ pub(super) struct Writing<'a> {
     pub(super) txn: RwTxn<'a>,
 }
 
-fn walk(
+/// Visits the rows of one table; how the visitor left it.
+pub(super) fn visit_from(
     handle: &Handle,
     txn: &RoTxn<'_>,
     prefix: &[u8],
     after: Option<&[u8]>,
     visit: &mut Visit<'_>,
-) -> Result<(), RowError> {
+) -> Result<Walk, RowError> {
     let from = match after {
         Some(after) => Bound::Excluded(after),
         // LMDB takes no empty key.
@@ -76,15 +129,15 @@ fn walk(
         }
         match visit(key, value)? {
             Walk::On => {}
-            Walk::Stop => break,
+            Walk::Stop => return Ok(Walk::Stop),
         }
     }
-    Ok(())
+    Ok(Walk::On)
 }
 
 impl ReadRows for Reading<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, RowError> {
-        self.tables.of(table).get(self.txn, key).map_err(row_error)
+        self.tables.get(self.txn, table, key)
     }
 
     fn walk(
@@ -94,13 +147,13 @@ impl ReadRows for Reading<'_> {
         after: Option<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), RowError> {
-        walk(self.tables.of(table), self.txn, prefix, after, visit)
+        self.tables.walk(self.txn, table, prefix, after, visit)
     }
 }
 
 impl ReadRows for Writing<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<&[u8]>, RowError> {
-        self.tables.of(table).get(&self.txn, key).map_err(row_error)
+        self.tables.get(&self.txn, table, key)
     }
 
     fn walk(
@@ -110,18 +163,26 @@ impl ReadRows for Writing<'_> {
         after: Option<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), RowError> {
-        walk(self.tables.of(table), &self.txn, prefix, after, visit)
+        self.tables.walk(&self.txn, table, prefix, after, visit)
     }
 }
 
 impl WriteRows for Writing<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowError> {
-        self.tables.of(table).put(&mut self.txn, key, value).map_err(row_error)
+        let put = match place::apart(table, key) {
+            Some(apart) => self.tables.facts().put(&mut self.txn, &apart, value),
+            None => self.tables.of(table).put(&mut self.txn, key, value),
+        };
+        put.map_err(row_error)
     }
 
     fn put_new(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<bool, RowError> {
         let flags = PutFlags::NO_OVERWRITE;
-        match self.tables.of(table).put_with_flags(&mut self.txn, flags, key, value) {
+        let put = match place::apart(table, key) {
+            Some(apart) => self.tables.facts().put_with_flags(&mut self.txn, flags, &apart, value),
+            None => self.tables.of(table).put_with_flags(&mut self.txn, flags, key, value),
+        };
+        match put {
             Ok(()) => Ok(true),
             Err(heed::Error::Mdb(MdbError::KeyExist)) => Ok(false),
             Err(e) => Err(row_error(e)),
@@ -129,6 +190,11 @@ impl WriteRows for Writing<'_> {
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) -> Result<bool, RowError> {
+        if let Some(apart) = place::apart(table, key)
+            && self.tables.facts().delete(&mut self.txn, &apart).map_err(row_error)?
+        {
+            return Ok(true);
+        }
         self.tables.of(table).delete(&mut self.txn, key).map_err(row_error)
     }
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::FutureExt as _;
 
 use super::*;
-use crate::ports::store::{GatherLimits, Lane, SharedStore, Store, TurnCommit, Verdict};
+use crate::domain::fact::{Fact, OrderFact, Recorded};
+use crate::domain::time::Timestamp;
+use crate::ports::store::{GatherLimits, Lane, NewFacts, SharedStore, Store, TurnCommit, Verdict};
 use crate::store::contract::{CLIENT, Subject, accept, commit, id, order, receipt, take};
 
 const SIZE: u64 = 64 << 20;
@@ -132,6 +134,126 @@ async fn many_writers_share_commits_and_each_gets_its_own_answer() {
         }
     }
     assert_eq!(new, 150);
+}
+
+/// Facts of some transactions, whose versions begin at `first`.
+fn facts(ids: impl IntoIterator<Item = u64>, first: u32, count: usize) -> TurnCommit {
+    let backordered = Recorded { at: Timestamp(5_000), fact: Fact::Order(OrderFact::Backordered) };
+    let facts = vec![backordered; count];
+    let of = |n| NewFacts { id: id(n), client: CLIENT, first_version: first, facts: facts.clone() };
+    TurnCommit { facts: ids.into_iter().map(of).collect(), ..TurnCommit::default() }
+}
+
+/// The keys of all rows of `tx` that begin with `prefix`.
+fn rows_of(store: &EmbeddedStore, prefix: &[u8]) -> Vec<Vec<u8>> {
+    store.read(|rows| rows::keys_under(rows, Table::Tx, prefix)).unwrap()
+}
+
+#[tokio::test]
+async fn facts_that_lie_apart_are_walked_in_the_order_of_their_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(open(dir.path()).unwrap());
+    let store: SharedStore = embedded.clone();
+    accept(&store, (1..=3).map(|n| order(n, &format!("r{n}"), 1)).collect()).await;
+    let fence = take(&store, 1).await;
+    commit(&store, fence, facts([1, 3], 2, 2)).await.unwrap();
+
+    let all = rows_of(&embedded, &[]);
+    assert!(all.is_sorted(), "{all:02x?}");
+    let expected = [(1, 1 + 1 + 3), (2, 1 + 1 + 1), (3, 1 + 1 + 3)];
+    for (n, rows) in expected {
+        let whole = rows_of(&embedded, &keys::tx(id(n)));
+        assert_eq!(whole.len(), rows, "of {n}");
+        assert!(whole.iter().all(|key| all.contains(key)));
+        assert_eq!(rows_of(&embedded, &keys::facts(id(n))).len(), rows - 2);
+    }
+    assert_eq!(all.len(), expected.iter().map(|(_, rows)| rows).sum::<usize>());
+    let third = rows_of(&embedded, &keys::fact(id(3), 3));
+    assert_eq!(third, [keys::chunk(&keys::fact(id(3), 3), 0)]);
+    assert_eq!(rows_of(&embedded, &keys::fact(id(3), 1)).len(), 1);
+    let (mut seen, stop) = (0, 3);
+    let counted = embedded.read(|rows| {
+        rows.walk(Table::Tx, &keys::facts(id(1)), None, &mut |_, _| {
+            seen += 1;
+            Ok(if seen == stop { rows::Walk::Stop } else { rows::Walk::On })
+        })
+    });
+    counted.unwrap();
+    assert_eq!(seen, stop);
+}
+
+/// Says that the directory has this layout, after `change`.
+fn set_layout(store: &EmbeddedStore, layout: u32, change: impl FnOnce(&mut Writing<'_>)) {
+    let mut writing = Writing { tables: &store.views.tables, txn: store.env.write_txn().unwrap() };
+    change(&mut writing);
+    writing.put(Table::Meta, keys::STORE, &format::encode_store(store.id, layout)).unwrap();
+    writing.txn.commit().unwrap();
+}
+
+/// Makes of the directory what the release before would have: all facts in `tx`, and its layout.
+fn as_the_layout_before(store: &EmbeddedStore) {
+    set_layout(store, place::LAYOUT_BEFORE, |writing| {
+        assert!(writing.tables.put_together(&mut writing.txn).unwrap() > 0);
+    });
+}
+
+#[tokio::test]
+async fn a_directory_of_the_layout_before_goes_on_with_facts_in_both_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Arc::new(open(dir.path()).unwrap());
+    let store: SharedStore = embedded.clone();
+    accept(&store, vec![order(1, "r1", 1), order(2, "r2", 1)]).await;
+    let fence = take(&store, 1).await;
+    commit(&store, fence, facts([1], 2, 2)).await.unwrap();
+    let before = store.scan(None, 10).await.unwrap();
+    as_the_layout_before(&embedded);
+    let long = keys::fact(id(2), 9);
+    let chunks = [vec![1; keys::CHUNK_BYTES], vec![2; 7]];
+    set_layout(&embedded, place::LAYOUT_BEFORE, |writing| {
+        for (n, chunk) in (0u16..).zip(&chunks) {
+            writing.tables.put_before(&mut writing.txn, &keys::chunk(&long, n), chunk).unwrap();
+        }
+    });
+    let read = embedded.read(|rows| rows::read_chunked(rows, Table::Tx, &long)).unwrap();
+    assert_eq!(read, Some(chunks.concat()), "a value of several rows");
+    set_layout(&embedded, place::LAYOUT_BEFORE, |writing| {
+        for key in [0, 1].map(|n| keys::chunk(&long, n)) {
+            assert!(writing.delete(Table::Tx, &key).unwrap());
+        }
+    });
+    drop((store, embedded));
+
+    let embedded = Arc::new(open(dir.path()).unwrap());
+    let store: SharedStore = embedded.clone();
+    assert_eq!(store.scan(None, 10).await.unwrap(), before);
+    let fence = take(&store, 2).await;
+    commit(&store, fence, facts([1], 4, 1)).await.unwrap();
+    commit(&store, fence, facts([2], 2, 1)).await.unwrap();
+    let counts: Vec<_> = store.scan(None, 10).await.unwrap().iter().map(|t| t.facts.len()).collect();
+    assert_eq!(counts, [4, 2]);
+    assert!(rows_of(&embedded, &[]).is_sorted());
+    assert_eq!(store.sequences(id(1)).await.unwrap(), [1, 3, 4, 5].map(Some));
+    drop((store, embedded));
+
+    let embedded = Arc::new(open(dir.path()).unwrap());
+    let store: SharedStore = embedded.clone();
+    let fence = take(&store, 3).await;
+    let ended = vec![(id(1), Timestamp(6_000)), (id(2), Timestamp(6_000))];
+    commit(&store, fence, TurnCommit { ended, ..TurnCommit::default() }).await.unwrap();
+    let hour = std::time::Duration::from_secs(3_600);
+    assert_eq!(store.sweep(Timestamp(6_001).after(hour), hour, 10).await.unwrap(), 2);
+    let left = [1, 2].map(|n| keys::chunk(&keys::command(id(n)), 0));
+    assert_eq!(rows_of(&embedded, &[]), left, "of what is swept only tombstones stay, wherever it lay");
+}
+
+#[test]
+fn a_directory_of_another_layout_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    set_layout(&store, place::LAYOUT + 1, |_| ());
+    drop(store);
+    let newer = place::LAYOUT + 1;
+    assert!(matches!(open(dir.path()), Err(OpenError::WrongFormat { found, .. }) if found == newer));
 }
 
 /// Set in the process that [`serves_until_killed`] runs in.

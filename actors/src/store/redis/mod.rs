@@ -287,7 +287,7 @@ impl Inner {
         let (id, secret) = (fresh(), fresh().into_bytes());
         let none = ClaimHasher([0; 16]);
         let begun = transact::write(&writes, &names, none, |w| {
-            Ok((rows::begin(w.rows, id)?, rows::claim_hasher(w.rows, secret)?))
+            Ok((rows::begin(w.rows, id, LAYOUT)?, rows::claim_hasher(w.rows, secret)?))
         });
         let ((id, found), hasher) = begun.await.map_err(apart)?;
         if found != LAYOUT {

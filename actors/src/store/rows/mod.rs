@@ -341,7 +341,11 @@ fn read_counter(rows: &dyn ReadRows, key: &[u8]) -> Result<Counter, RowError> {
 }
 
 /// Reads a chunked value.
-fn read_chunked(rows: &dyn ReadRows, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, RowError> {
+pub(super) fn read_chunked(
+    rows: &dyn ReadRows,
+    table: Table,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, RowError> {
     let first = keys::chunk(key, 0);
     let Some(value) = rows.get(table, &first)? else { return Ok(None) };
     let mut value = value.to_vec();
@@ -354,7 +358,8 @@ fn read_chunked(rows: &dyn ReadRows, table: Table, key: &[u8]) -> Result<Option<
     Ok(Some(value))
 }
 
-fn keys_under(rows: &dyn ReadRows, table: Table, prefix: &[u8]) -> Result<Vec<Key>, RowError> {
+/// The keys that begin with `prefix`.
+pub(super) fn keys_under(rows: &dyn ReadRows, table: Table, prefix: &[u8]) -> Result<Vec<Key>, RowError> {
     let mut all = Vec::new();
     rows.walk(table, prefix, None, &mut |key, _| {
         all.push(key.to_vec());

@@ -8,15 +8,16 @@ use crate::ports::store::{RegisterError, Registered, Registration};
 use crate::store::format;
 use crate::store::keys::{self, Table};
 
-/// The number of the layout of tables and keys that this release writes.
+/// The number of the layout of tables and keys that this release writes. A backend that places rows in
+/// another way than [`keys`] says has numbers of its own.
 pub const LAYOUT: u32 = 2;
 
-/// Writes the store's own record if it is new, under `id`; answers the id and layout it has.
+/// Writes the store's own record if it is new, under `id` and with `layout`; answers those that it has.
 ///
 /// # Errors
 /// When rows cannot be read or written.
-pub fn begin(rows: &mut dyn WriteRows, id: Uuid) -> Result<(Uuid, u32), RowError> {
-    rows.put_new(Table::Meta, keys::STORE, &format::encode_store(id, LAYOUT))?;
+pub fn begin(rows: &mut dyn WriteRows, id: Uuid, layout: u32) -> Result<(Uuid, u32), RowError> {
+    rows.put_new(Table::Meta, keys::STORE, &format::encode_store(id, layout))?;
     match rows.get(Table::Meta, keys::STORE)? {
         Some(bytes) => decoded(|| "the store's own record".to_owned(), format::decode_store(bytes)),
         None => Err(RowError::Broken("the store's own record is not there".to_owned())),
