@@ -1,6 +1,7 @@
 //! Against a real Redis with a replica that stops and goes on.
 
 use std::process::Command;
+use std::time::Duration;
 
 use super::cluster_tests::{tell, wait_for};
 use super::tests::{DURABLE, Redis, recent, until};
