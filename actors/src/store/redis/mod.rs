@@ -85,6 +85,7 @@
 //! emptied while no process serves is begun anew.
 
 mod accept;
+mod bare;
 mod claims;
 mod endpoint_store;
 mod fetch;
@@ -98,6 +99,8 @@ mod receipts;
 mod recover;
 mod relay;
 mod replies;
+mod rooms;
+mod seen;
 mod server;
 mod store;
 mod sweep;
@@ -122,6 +125,7 @@ use crate::ports::entropy::{Entropy as _, SystemEntropy};
 use crate::ports::membership::Word;
 use crate::ports::store::{CommitError, ReadError};
 use crate::ports::store_report::StoreVitals;
+pub use bare::Bare;
 use link::{Link, LinkError, Shared, Standing};
 pub use members::MemberOptions;
 use members::Members;
@@ -222,6 +226,8 @@ struct Inner {
     /// Partitions that are known to be noted.
     noted: parking_lot::Mutex<BTreeSet<PartitionId>>,
     receipts: Arc<Receipts>,
+    rooms: rooms::Rooms,
+    seen: seen::SeenTransactions,
     /// This node among others.
     members: Option<Members>,
 }
@@ -359,6 +365,8 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::new(receipts),
+            rooms: rooms::Rooms::default(),
+            seen: seen::SeenTransactions::default(),
             members,
         };
         recover::settle(&inner)
@@ -447,5 +455,7 @@ async fn watch(inner: Arc<Inner>) {
     }
 }
 
+#[cfg(test)]
+mod round_trip_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;

@@ -129,6 +129,8 @@ impl Inner {
             vitals: StoreVitals::new(QUEUE_MAX),
             noted: parking_lot::Mutex::default(),
             receipts: Arc::clone(&self.receipts),
+            rooms: super::rooms::Rooms::default(),
+            seen: super::seen::SeenTransactions::default(),
             members: None,
         }
     }

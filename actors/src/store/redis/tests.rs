@@ -19,7 +19,7 @@ use crate::store::format;
 use crate::store::rows::ClaimHash;
 
 /// What the store needs of a Redis.
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+pub(super) const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A redis-server of a test, killed by its id when the test is over.
 pub(in crate::store) struct Redis {
@@ -29,7 +29,7 @@ pub(in crate::store) struct Redis {
 }
 
 impl Redis {
-    fn start(settings: &[&str]) -> Redis {
+    pub(super) fn start(settings: &[&str]) -> Redis {
         let dir = tempfile::tempdir().unwrap();
         for _ in 0..20 {
             // Somebody may take the port in between; then another one is tried.
@@ -120,12 +120,12 @@ async fn set_claim(store: &RedisStore, claim: ClaimHash, new: &NewCommand) {
     store.inner.writes.write(&set).await.unwrap();
 }
 
-fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
+pub(super) fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
     let id = TransactionId::new(SystemClock.now(), HERE, n);
     NewCommand { id, ..order(n, reference, quantity) }
 }
 
-fn opened(redis: &Redis) -> (Arc<RedisStore>, SharedStore) {
+pub(super) fn opened(redis: &Redis) -> (Arc<RedisStore>, SharedStore) {
     let store = Arc::new(redis.open().unwrap());
     let shared: SharedStore = store.clone();
     (store, shared)
