@@ -9,18 +9,19 @@ use std::time::Duration;
 use super::load::{Load, Pace, Requests};
 use super::order::{Orders, References};
 use super::process::{self, Served};
+use super::redis::RedisServer;
 use super::report::{Check, Report, Target};
 use super::server::{self, Wms};
 use super::{Bench, Error, Rounds};
 
 /// As in the default configuration.
-const WAREHOUSES: u32 = 3;
+pub(super) const WAREHOUSES: u32 = 3;
 /// A filled store's orders have numbers from here on, which no run reaches.
 pub(super) const FILLED_FROM: u64 = 1 << 40;
 
 /// Who accepts.
 #[derive(Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     /// The least that accepting needs.
     Ceiling,
     /// The server.
@@ -28,11 +29,14 @@ enum Side {
 }
 
 /// One run.
-struct Run {
-    per_second: f64,
-    cpu_us: f64,
-    p50_ms: f64,
-    p99_ms: f64,
+pub(super) struct Run {
+    pub(super) per_second: f64,
+    /// Of the server alone.
+    pub(super) cpu_us: f64,
+    /// Of the Redis that it uses; 0 without one.
+    pub(super) redis_us: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
 }
 
 /// Measures all of it.
@@ -224,21 +228,33 @@ async fn many_claims(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error
 }
 
 /// A run on a store that has accepted nothing yet.
-async fn fresh(bench: &Bench<'_>, side: Side, references: References, pace: Pace) -> Result<Run, Error> {
+pub(super) async fn fresh(
+    bench: &Bench<'_>,
+    side: Side,
+    references: References,
+    pace: Pace,
+) -> Result<Run, Error> {
     let dir = bench.directory()?;
     let served = match side {
         Side::Server(wms) => stocked(bench, dir.path(), wms).await?,
-        Side::Ceiling => {
-            let (data, warehouses) = (dir.path().join("data"), WAREHOUSES.to_string());
-            let ceiling = ["bench", "ceiling", "--warehouses", &warehouses, "--store"];
-            Served::start(dir.path(), ceiling.map(AsRef::as_ref).into_iter().chain([data.as_os_str()]))?
-        }
+        Side::Ceiling => ceiling(bench, dir.path())?,
     };
     let orders = Rc::new(Orders::new(WAREHOUSES, references, 0..FILLED_FROM));
     load(bench, &served, orders, pace).await
 }
 
-async fn stocked(bench: &Bench<'_>, dir: &Path, wms: Wms) -> Result<Served, Error> {
+fn ceiling(bench: &Bench<'_>, dir: &Path) -> Result<Served, Error> {
+    let redis = bench.options.passed.is_redis.then(|| RedisServer::start(&dir.join("redis"))).transpose()?;
+    let (option, store) = match &redis {
+        Some(redis) => ("--redis", redis.url()),
+        None => ("--store", dir.join("data").display().to_string()),
+    };
+    let warehouses = WAREHOUSES.to_string();
+    let ceiling = Served::start(dir, ["bench", "ceiling", "--warehouses", &warehouses, option, &store])?;
+    Ok(ceiling.on(redis))
+}
+
+pub(super) async fn stocked(bench: &Bench<'_>, dir: &Path, wms: Wms) -> Result<Served, Error> {
     let server = bench.options.passed.start(dir, WAREHOUSES, wms)?;
     server::stock(server.address, WAREHOUSES).await?;
     if wms == Wms::Paused {
@@ -247,7 +263,12 @@ async fn stocked(bench: &Bench<'_>, dir: &Path, wms: Wms) -> Result<Served, Erro
     Ok(server)
 }
 
-async fn load(bench: &Bench<'_>, served: &Served, orders: Rc<Orders>, pace: Pace) -> Result<Run, Error> {
+pub(super) async fn load(
+    bench: &Bench<'_>,
+    served: &Served,
+    orders: Rc<Orders>,
+    pace: Pace,
+) -> Result<Run, Error> {
     let load = Load {
         address: served.address,
         connections: bench.options.connections,
@@ -257,15 +278,19 @@ async fn load(bench: &Bench<'_>, served: &Served, orders: Rc<Orders>, pace: Pace
         window: bench.options.window,
         wanted: 202,
     };
-    let mut marks: Vec<Duration> = Vec::new();
-    let answered = load.run(|| marks.push(served.cpu())).await;
+    let mut marks: Vec<(Duration, Duration)> = Vec::new();
+    let redis = || served.redis.as_ref().map_or(Duration::ZERO, RedisServer::cpu);
+    let answered = load.run(|| marks.push((served.cpu(), redis()))).await;
     let answered = Bench::sound(answered.map_err(|e| Error::io("send orders", e))?, "accept")?;
-    let [begin, end] = marks[..] else {
+    let [(server, redis), (server_end, redis_end)] = marks[..] else {
         return Err(Error::failed("the load did not run to its end"));
     };
+    let each_us =
+        |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / answered.count as f64;
     Ok(Run {
         per_second: answered.per_second(),
-        cpu_us: end.saturating_sub(begin).as_secs_f64() * 1e6 / answered.count as f64,
+        cpu_us: each_us(server, server_end),
+        redis_us: each_us(redis, redis_end),
         p50_ms: answered.latencies.quantile_ms(0.5),
         p99_ms: answered.latencies.quantile_ms(0.99),
     })

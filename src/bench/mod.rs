@@ -7,7 +7,9 @@
 //! is the median of the rounds' ratios. A round in which others used the machine is repeated.
 
 mod accept;
+mod accept_redis;
 pub(crate) mod ceiling;
+pub(crate) mod ceiling_redis;
 mod keys;
 mod load;
 mod machine;
@@ -15,6 +17,7 @@ mod nchan;
 mod order;
 mod pipeline;
 mod process;
+mod redis;
 mod report;
 mod scale;
 mod server;
@@ -138,6 +141,9 @@ pub(crate) fn run(options: Options, measures: &[Measure], tell: &dyn Fn(&str)) -
     LocalSet::new().block_on(&runtime, async {
         for measure in measures {
             match measure {
+                Measure::Accept if bench.options.passed.is_redis => {
+                    accept_redis::measure(&bench, &mut report).await?;
+                }
                 Measure::Accept => accept::measure(&bench, &mut report).await?,
                 Measure::Pipeline => pipeline::measure(&bench, &mut report).await?,
                 Measure::Status => status::measure(&bench, &mut report).await?,

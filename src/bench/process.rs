@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::machine;
+use super::redis::RedisServer;
 
 /// The longest that a child may take to say where it listens: recovery of a large store included.
 const START_MAX: Duration = Duration::from_secs(300);
@@ -23,6 +24,8 @@ pub(super) struct Served {
     child: Child,
     /// Where it listens.
     pub(super) address: SocketAddr,
+    /// The Redis that it uses, if it has one to itself; it ends after the child.
+    pub(super) redis: Option<RedisServer>,
 }
 
 /// A command that runs this same program, its standard error in `dir`.
@@ -77,13 +80,19 @@ impl Served {
         });
         let line = first.recv_timeout(START_MAX).unwrap_or_default();
         match line.trim_end().strip_prefix("listening on http://").and_then(|a| a.parse().ok()) {
-            Some(address) => Ok(Served { child, address }),
+            Some(address) => Ok(Served { child, address, redis: None }),
             None => {
                 child.kill().ok();
                 child.wait().ok();
                 Err(Error::Child { log: last_words(dir) })
             }
         }
+    }
+
+    /// The same child; a Redis ends with it.
+    pub(super) fn on(mut self, redis: Option<RedisServer>) -> Served {
+        self.redis = redis;
+        self
     }
 
     /// Processor time it has used so far, in user and kernel mode, all threads.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::load::{FixedRequests, Load, Pace, Requests};
 use super::order::{self, code};
 use super::process::Served;
+use super::redis::RedisServer;
 use super::wire::Connection;
 use super::{Bench, Error};
 
@@ -68,6 +69,8 @@ pub(crate) struct Passed {
     pub(crate) files: Vec<PathBuf>,
     /// `--set`, as `key=value`, in order.
     pub(crate) sets: Vec<String>,
+    /// Whether they ask for the store in Redis: then each store is a Redis of its own.
+    pub(crate) is_redis: bool,
 }
 
 impl Passed {
@@ -84,6 +87,23 @@ impl Passed {
     /// # Errors
     /// When it does not start.
     pub(super) fn start_with(&self, dir: &Path, count: u32, wms: Wms, more: &str) -> Result<Served, Error> {
+        let redis = self.is_redis.then(|| RedisServer::start(&dir.join("redis"))).transpose()?;
+        let url = redis.as_ref().map(RedisServer::url);
+        Ok(self.start_on(dir, url.as_deref(), count, wms, more)?.on(redis))
+    }
+
+    /// The same on a Redis that is there already.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(super) fn start_on(
+        &self,
+        dir: &Path,
+        redis: Option<&str>,
+        count: u32,
+        wms: Wms,
+        more: &str,
+    ) -> Result<Served, Error> {
         let write = |name: &str, text: &str| {
             let path = dir.join(name);
             std::fs::write(&path, text).map_err(|e| Error::io("write settings", e)).map(|()| path)
@@ -103,6 +123,9 @@ impl Passed {
         option("--set", "http.listen=127.0.0.1:0".into());
         option("--set", format!("store.embedded.data_dir={:?}", dir.join("data")));
         option("--set", format!("store.redis.receipts_dir={:?}", dir.join("receipts")));
+        if let Some(url) = redis {
+            option("--set", format!("store.redis.urls=[{url:?}]"));
+        }
         Served::start(dir, args)
     }
 }
@@ -168,6 +191,28 @@ pub(super) async fn once(
 /// When none leaves for too long.
 pub(super) async fn shipped(address: SocketAddr, n: u32, units: u64) -> Result<(), Error> {
     until(address, n, |on_hand| order::STOCK.saturating_sub(on_hand) >= units).await
+}
+
+/// Waits until this many nodes share the warehouses.
+///
+/// # Errors
+/// When one has none for too long.
+pub(super) async fn shared(address: SocketAddr, nodes: usize) -> Result<(), Error> {
+    let request = order::get("/v1/ops/actors", "");
+    let failed = |e| Error::io("look at the nodes", e);
+    let mut connection = Connection::open(address).await.map_err(failed)?;
+    let begun = Instant::now();
+    while begun.elapsed() < STILL_MAX {
+        let answer = connection.exchange(request.as_bytes()).await.map_err(failed)?;
+        let report: Value = serde_json::from_slice(answer.body).unwrap_or_default();
+        let all = report["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let works = |node: &&Value| node["warehouses"].as_array().is_some_and(|own| !own.is_empty());
+        if all.iter().filter(works).count() == nodes {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(Error::failed(format!("the warehouses are not shared by {nodes} nodes")))
 }
 
 async fn until(address: SocketAddr, n: u32, enough: impl Fn(u64) -> bool) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Reading statuses, of orders that have shipped: whole, and as "you have it already"; beside a bare
 //! handler that answers the same bytes.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,13 +12,18 @@ use super::ceiling::Recording;
 use super::load::{FixedRequests, Load, Pace, Requests};
 use super::order::{self, Orders, References, UNITS};
 use super::process::Served;
+use super::redis::RedisServer;
 use super::report::{Check, Report, Target};
 use super::server::{self, Wms};
 use super::wire::{Answer, Connection};
-use super::{Bench, Error, machine};
+use super::{Bench, Error, Rounds, machine};
 
 /// Orders that are read in turn.
 const ORDERS: u64 = 1_000;
+/// Commands that Redis may run for one status: one, and what a node asks once a second.
+const COMMANDS_MAX: f64 = 1.01;
+/// Reads of a connection for one status: reads of many requests share one.
+const READS_MAX: f64 = 0.5;
 /// What every HTTP server adds by itself.
 const OWN_HEADERS: [&str; 3] = ["content-length", "date", "connection"];
 
@@ -25,6 +31,16 @@ struct Run {
     per_second: f64,
     cpu_us: f64,
     load_us: f64,
+    /// What Redis did for one read; nothing without one.
+    redis: PerRead,
+}
+
+/// For one read.
+#[derive(Clone, Copy, Default)]
+struct PerRead {
+    commands: f64,
+    /// Times that Redis read from a connection: fewer than reads where these share round trips.
+    reads: f64,
 }
 
 struct Round {
@@ -41,17 +57,23 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
     let ids = shipped(&server).await?;
     let tag = recorded(&server, &ids[0], "").await?.tag();
     let matching = format!("If-None-Match: {tag}\r\n");
-    let bare_read = bare(dirs[1].path(), &recorded(&server, &ids[0], "").await?)?;
-    let bare_not_modified = bare(dirs[2].path(), &recorded(&server, &ids[0], &matching).await?)?;
+    let url = server.redis.as_ref().map(RedisServer::url);
+    let url = url.as_deref();
+    let bare_read = bare(dirs[1].path(), &recorded(&server, &ids[0], "").await?, url)?;
+    let bare_not_modified = bare(dirs[2].path(), &recorded(&server, &ids[0], &matching).await?, url)?;
     let rounds = bench.rounds("status", async || {
         Ok(Round {
-            read: run(bench, &server, &ids, "", 200).await?,
-            bare: run(bench, &bare_read, &ids, "", 200).await?,
-            not_modified: run(bench, &server, &ids, &matching, 304).await?,
-            bare_not_modified: run(bench, &bare_not_modified, &ids, &matching, 304).await?,
+            read: run(bench, &server, &server, &ids, "", 200).await?,
+            bare: run(bench, &bare_read, &server, &ids, "", 200).await?,
+            not_modified: run(bench, &server, &server, &ids, &matching, 304).await?,
+            bare_not_modified: run(bench, &bare_not_modified, &server, &ids, &matching, 304).await?,
         })
     });
     let rounds = rounds.await?;
+    if url.is_some() {
+        in_redis(report, &rounds);
+        return Ok(());
+    }
     let (read, ceiling) = (rounds.series(|r| r.read.per_second), rounds.series(|r| r.bare.per_second));
     let not_modified = rounds.series(|r| r.not_modified.per_second);
     let its_ceiling = rounds.series(|r| r.bare_not_modified.per_second);
@@ -71,6 +93,32 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
         report.checks.push(check.spoiled(rounds.spoiled));
     }
     Ok(())
+}
+
+/// The same with the store in Redis: beside a bare handler that reads the order once, too.
+fn in_redis(report: &mut Report, rounds: &Rounds<Round>) {
+    let (read, ceiling) = (rounds.series(|r| r.read.per_second), rounds.series(|r| r.bare.per_second));
+    let not_modified = rounds.series(|r| r.not_modified.per_second);
+    let its_ceiling = rounds.series(|r| r.bare_not_modified.per_second);
+    report.measure("in Redis: statuses read", "/s", read.clone());
+    report.measure("in Redis: the same bytes after one read, bare", "/s", ceiling.clone());
+    report.measure("in Redis: statuses not modified", "/s", not_modified.clone());
+    report.measure("in Redis: the same 304 after one read, bare", "/s", its_ceiling.clone());
+    report.measure("in Redis: processor time of a status", "µs", rounds.series(|r| r.read.cpu_us));
+    report.measure("in Redis: the same, bare", "µs", rounds.series(|r| r.bare.cpu_us));
+    let (read, not_modified) = (read.over(&ceiling), not_modified.over(&its_ceiling));
+    let commands = rounds.series(|r| r.read.redis.commands);
+    let reads = rounds.series(|r| r.read.redis.reads);
+    let (least, most) = (Target::AtLeast, Target::AtMost);
+    let checks = [
+        ("redis.status", "in Redis: a status read, over a bare handler with one read", read, least(0.75)),
+        ("redis.not_modified", "in Redis: a 304, over a bare handler's", not_modified, least(0.75)),
+        ("redis.status_commands", "in Redis: commands for a status read", commands, most(COMMANDS_MAX)),
+        ("redis.status_reads", "in Redis: times it reads a connection for one", reads, most(READS_MAX)),
+    ];
+    for (id, claim, values, target) in checks {
+        report.checks.push(Check::new(id, claim, "", values, target).spoiled(rounds.spoiled));
+    }
 }
 
 /// Lets orders through to their end; their ids.
@@ -120,17 +168,19 @@ impl Recording {
     }
 }
 
-fn bare(dir: &Path, recording: &Recording) -> Result<Served, Error> {
+fn bare(dir: &Path, recording: &Recording, redis: Option<&str>) -> Result<Served, Error> {
     let file = dir.join("recording.json");
     let text = serde_json::to_vec(recording).map_err(|e| Error::Store(Box::new(e)))?;
     std::fs::write(&file, text).map_err(|e| Error::io("write the recording", e))?;
-    let bare = ["bench", "bare", "--recording"];
-    Served::start(dir, bare.map(AsRef::as_ref).into_iter().chain([file.as_os_str()]))
+    let bare = ["bench", "bare", "--recording"].map(OsStr::new);
+    let redis = redis.map(|url| [OsStr::new("--redis"), OsStr::new(url)]).into_iter().flatten();
+    Served::start(dir, bare.into_iter().chain([file.as_os_str()]).chain(redis))
 }
 
 async fn run(
     bench: &Bench<'_>,
     served: &Served,
+    keeper: &Served,
     ids: &[String],
     headers: &str,
     wanted: u16,
@@ -146,14 +196,28 @@ async fn run(
         wanted,
     };
     let mut marks: Vec<(Duration, Duration)> = Vec::new();
-    let answered = load.run(|| marks.push((served.cpu(), machine::cpu_of(std::process::id())))).await;
+    let mut done = Vec::new();
+    let answered = load.run(|| {
+        marks.push((served.cpu(), machine::cpu_of(std::process::id())));
+        done.extend(keeper.redis.as_ref().map(RedisServer::done));
+    });
+    let answered = answered.await;
     let answered = Bench::sound(answered.map_err(|e| Error::io("read statuses", e))?, "status")?;
     let [(server, load), (server_end, load_end)] = marks[..] else {
         return Err(Error::failed("the load did not run to its end"));
     };
     let each_us =
         |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e6 / answered.count as f64;
+    let done = done.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let redis = match done[..] {
+        [begin, end] => PerRead {
+            commands: end.commands.saturating_sub(begin.commands) as f64 / answered.count as f64,
+            reads: end.reads.saturating_sub(begin.reads) as f64 / answered.count as f64,
+        },
+        _ => PerRead::default(),
+    };
     Ok(Run {
+        redis,
         per_second: answered.per_second(),
         cpu_us: each_us(server, server_end),
         load_us: each_us(load, load_end),

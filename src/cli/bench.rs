@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{Failure, SettingsArgs, print, tell, with_causes};
-use crate::bench::{self, Error, Measure, Options, Passed, Report, Scale, ceiling};
+use crate::bench::{self, Error, Measure, Options, Passed, Report, Scale, ceiling, ceiling_redis};
+use crate::settings::Backend;
 
 /// Its arguments.
 #[derive(Debug, Args)]
@@ -65,8 +66,10 @@ enum What {
     /// What the server is measured against, as a process of its own
     #[command(hide = true)]
     Ceiling {
-        #[arg(long)]
-        store: PathBuf,
+        #[arg(long, conflicts_with = "redis", required_unless_present = "redis")]
+        store: Option<PathBuf>,
+        #[arg(long, value_name = "URL")]
+        redis: Option<String>,
         #[arg(long)]
         warehouses: u32,
     },
@@ -75,6 +78,9 @@ enum What {
     Bare {
         #[arg(long)]
         recording: PathBuf,
+        /// After one read of the transaction that is asked for
+        #[arg(long, value_name = "URL")]
+        redis: Option<String>,
     },
     /// Fills a store with claims
     #[command(hide = true)]
@@ -103,10 +109,18 @@ pub(super) fn run(command: &Bench, args: &SettingsArgs) -> Result<(), Failure> {
         Some(What::Sse) => &[Measure::Sse],
         Some(What::Webhook) => &[Measure::Webhook],
         Some(What::Scale) => &[Measure::Scale],
-        Some(What::Ceiling { store, warehouses }) => {
-            return ceiling::least(store, *warehouses, listening).map_err(Failure::from);
+        Some(What::Ceiling { store, redis, warehouses }) => {
+            let done = match (store, redis) {
+                (_, Some(url)) => ceiling_redis::least(url, *warehouses, listening),
+                (store, None) => {
+                    ceiling::least(store.as_deref().unwrap_or(Path::new("")), *warehouses, listening)
+                }
+            };
+            return done.map_err(Failure::from);
         }
-        Some(What::Bare { recording }) => return ceiling::bare(recording, listening).map_err(Failure::from),
+        Some(What::Bare { recording, redis }) => {
+            return ceiling::bare(recording, redis.as_deref(), listening).map_err(Failure::from);
+        }
         Some(What::Fill { store, warehouses, claims }) => {
             return ceiling::fill(store, *warehouses, *claims).map_err(Failure::from);
         }
@@ -116,7 +130,7 @@ pub(super) fn run(command: &Bench, args: &SettingsArgs) -> Result<(), Failure> {
     }
     // Before the minutes that it takes, not after them.
     let before = command.baseline.as_deref().map(read).transpose()?;
-    let report = bench::run(options(command, args), measures, &|line| tell(&format!("{line}\n")))?;
+    let report = bench::run(options(command, args)?, measures, &|line| tell(&format!("{line}\n")))?;
     if let Some(file) = &command.json {
         let text = serde_json::to_string_pretty(&report).map_err(|e| Failure::failed(e.to_string()))?;
         std::fs::write(file, text + "\n").map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
@@ -130,11 +144,13 @@ fn listening(address: SocketAddr) {
     print(&format!("listening on http://{address}\n")).ok();
 }
 
-fn options(command: &Bench, args: &SettingsArgs) -> Options {
+fn options(command: &Bench, args: &SettingsArgs) -> Result<Options, Failure> {
+    // What is wrong with them is said before anything starts.
+    let settings = args.load()?.settings;
     let (pairs, window, orders, claims) =
         if command.quick { (2, 2.0, 6_000, 0) } else { (5, 5.0, 30_000, 1_000_000) };
     let window = command.seconds.unwrap_or(Duration::from_secs_f64(window));
-    Options {
+    Ok(Options {
         pairs: command.pairs.map_or(pairs, usize::from),
         window,
         // A whole run of the pipelines is about as long as one of the others.
@@ -154,8 +170,9 @@ fn options(command: &Bench, args: &SettingsArgs) -> Options {
         passed: Passed {
             files: args.config.clone(),
             sets: args.set.iter().map(|set| format!("{}={}", set.key, set.value)).collect(),
+            is_redis: matches!(settings.store.backend, Backend::Redis),
         },
-    }
+    })
 }
 
 fn read(file: &Path) -> Result<Report, Failure> {

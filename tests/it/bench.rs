@@ -2,17 +2,36 @@
 //! nothing here.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
 use crate::server::wavegate;
 
 fn bench(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().expect("the binary runs")
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
     let short = "--quick --noisy --pairs 1 --seconds 0.3 --connections 8 --json now.json".split(' ');
     let mut command = wavegate();
     command.current_dir(dir).arg("bench").args(args).args(short);
-    command.output().expect("the binary runs")
+    command
+}
+
+/// The checks of the run before, each of which has measured something.
+fn checks(dir: &Path) -> Vec<String> {
+    let report: Value = serde_json::from_slice(&std::fs::read(dir.join("now.json")).unwrap()).unwrap();
+    let checks = report["checks"].as_array().unwrap().iter();
+    checks
+        .map(|check| {
+            assert!(
+                check["value"].as_f64().is_some_and(|value| value > 0.0),
+                "nothing was measured: {check}"
+            );
+            check["id"].as_str().unwrap().to_owned()
+        })
+        .collect()
 }
 
 #[test]
@@ -68,4 +87,35 @@ fn what_was_better_by_more_than_a_tenth_before_fails() {
     assert!(!told.contains("status.not_modified:"), "{told}");
     let none = bench(dir.path(), &["status", "--baseline", "none.json"]);
     assert_eq!(none.status.code(), Some(2), "a baseline that is not there is wrong usage");
+}
+
+#[test]
+fn with_the_store_in_redis_each_measure_has_a_redis_of_its_own_and_a_ceiling_beside_it() {
+    if Command::new("redis-server").arg("--version").output().is_err() {
+        eprintln!("skipped: redis-server is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let expected = [
+        ("accept", &["redis.accept", "redis.second_node", "redis.second_node_redis"][..]),
+        (
+            "status",
+            &["redis.status", "redis.not_modified", "redis.status_commands", "redis.status_reads"][..],
+        ),
+    ];
+    for (measure, ids) in expected {
+        let output = bench(dir.path(), &[measure, "--set", "store.backend=redis"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(checks(dir.path()), ids, "{measure}");
+    }
+}
+
+#[test]
+fn without_redis_server_the_benchmark_of_redis_says_what_to_install() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), &["accept", "--set", "store.backend=redis"]);
+    let output = command.env("PATH", dir.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("redis-server is not installed") && told.contains("apt-get install"), "{told}");
 }

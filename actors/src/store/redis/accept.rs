@@ -2,23 +2,24 @@
 //! here may be cut off between any two awaits; the table in [`super`] says what is found then. It must
 //! never answer "new" before the append is on disk, nor a conflict with a transaction that is not there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{self, JoinSet};
 
 use super::Inner;
-use super::claims::{key_field, own};
+use super::claims::{ask_keys, key_field, own};
 use super::link::{Call, LinkError, Lua};
 use super::place::{self, Slot};
 use super::replies::{bytes, list, number};
+use super::rooms::is_limited;
 use crate::domain::command::Kind;
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::ports::store::{Lane, NewCommand, Verdict};
 use crate::store::format::{self, CommandHead};
 use crate::store::keys::{self, CHUNK_BYTES, Key};
-use crate::store::rows::ClaimHash;
+use crate::store::rows::{ClaimHash, ClaimHasher};
 
 /// Commands that one round takes.
 const ITEMS_MAX: usize = 1_024;
@@ -30,48 +31,100 @@ pub(super) const APPEND_WITHIN_MS: u64 = 3_600_000;
 /// How often a command begins anew because somebody else's claim was in its way.
 const ATTEMPTS_MAX: usize = 4;
 
+/// Rounds that are under way at once: one is claimed and one appended, which share a sync of Redis' file,
+/// and the receipts of one are synced here. More would be smaller ones.
+const ROUNDS_MAX: usize = 3;
+
 /// Commands to accept, and who waits for their verdicts.
 pub(super) type Batch = (Vec<NewCommand>, oneshot::Sender<Vec<Verdict>>);
 
-/// Takes what is queued, round by round, until the store is dropped. One round at a time: so two equal
-/// commands of this process never race.
+/// Takes what is queued, round by round, until the store is dropped. A round begins while others are
+/// under way, but never beside one that has a claim of its own: so two equal commands of this process
+/// never race.
 pub(super) async fn run(inner: Arc<Inner>, mut batches: mpsc::Receiver<Batch>) {
-    let mut receipts: Option<JoinHandle<()>> = None;
-    while let Some(first) = batches.recv().await {
-        inner.vitals.takes(1);
-        let mut all = vec![first];
-        let mut count = all[0].0.len();
-        while count < ITEMS_MAX
-            && let Ok(next) = batches.try_recv()
-        {
+    let mut rounds = Rounds::default();
+    loop {
+        while rounds.running.len() >= ROUNDS_MAX {
+            rounds.one_ends().await;
+        }
+        // As late as possible: what comes while all are under way goes together.
+        let Some(first) = batches.recv().await else { break };
+        let round = Round::of(&inner, first, &mut batches);
+        while rounds.share_a_claim(&round) {
+            rounds.one_ends().await;
+        }
+        rounds.begin(&inner, round);
+    }
+    while !rounds.running.is_empty() {
+        rounds.one_ends().await;
+    }
+}
+
+/// What goes together.
+struct Round {
+    items: Vec<NewCommand>,
+    claims: BTreeSet<[u8; 16]>,
+    /// How many of them are whose.
+    answers: Vec<(usize, oneshot::Sender<Vec<Verdict>>)>,
+}
+
+impl Round {
+    /// The first and what is queued behind it.
+    fn of(inner: &Inner, first: Batch, batches: &mut mpsc::Receiver<Batch>) -> Round {
+        let mut round = Round { items: Vec::new(), claims: BTreeSet::new(), answers: Vec::new() };
+        let mut next = Some(first);
+        while let Some((batch, answer)) = next {
             inner.vitals.takes(1);
-            count += next.0.len();
-            all.push(next);
+            round.answers.push((batch.len(), answer));
+            round.items.extend(batch);
+            next = if round.items.len() < ITEMS_MAX { batches.try_recv().ok() } else { None };
         }
-        let mut answers = Vec::with_capacity(all.len());
-        let mut items = Vec::with_capacity(count);
-        for (batch, answer) in all {
-            answers.push((batch.len(), answer));
-            items.extend(batch);
-        }
+        round.claims = round.items.iter().flat_map(|new| Item::of(new, inner.hasher).claims()).collect();
+        round
+    }
+
+    /// Accepts, keeps the receipts and answers.
+    async fn go(self, inner: Arc<Inner>) {
+        let Round { items, claims: _, answers } = self;
         let begun = tokio::time::Instant::now();
         let era = inner.receipts.era();
         let mut verdicts = inner.accept(&items).await;
-        inner.vitals.commits(count, begun.elapsed());
-        if let Some(before) = receipts.take() {
-            // A panic there has cost its answers.
-            let _ended = before.await;
+        inner.vitals.commits(items.len(), begun.elapsed());
+        inner.receipts.keep(era, &items, &mut verdicts).await;
+        let mut verdicts = verdicts.into_iter();
+        for (n, answer) in answers {
+            // Whoever has hung up asks again.
+            let _gone = answer.send(verdicts.by_ref().take(n).collect());
         }
-        // While they are synced the next round is accepted.
-        let kept = Arc::clone(&inner.receipts);
-        receipts = Some(tokio::spawn(async move {
-            kept.keep(era, &items, &mut verdicts).await;
-            let mut verdicts = verdicts.into_iter();
-            for (n, answer) in answers {
-                // Whoever has hung up asks again.
-                let _gone = answer.send(verdicts.by_ref().take(n).collect());
-            }
-        }));
+    }
+}
+
+/// Those under way.
+#[derive(Default)]
+struct Rounds {
+    running: JoinSet<()>,
+    claims: HashMap<task::Id, BTreeSet<[u8; 16]>>,
+}
+
+impl Rounds {
+    fn share_a_claim(&self, round: &Round) -> bool {
+        self.claims.values().any(|held| !held.is_disjoint(&round.claims))
+    }
+
+    fn begin(&mut self, inner: &Arc<Inner>, mut round: Round) {
+        let claims = std::mem::take(&mut round.claims);
+        let task = self.running.spawn(round.go(Arc::clone(inner)));
+        self.claims.insert(task.id(), claims);
+    }
+
+    async fn one_ends(&mut self) {
+        let ended = match self.running.join_next_with_id().await {
+            Some(Ok((id, ()))) => id,
+            // A panic there has cost its answers.
+            Some(Err(e)) => e.id(),
+            None => return,
+        };
+        self.claims.remove(&ended);
     }
 }
 
@@ -88,13 +141,33 @@ pub(super) struct Item<'n> {
     verdict: Option<Verdict>,
 }
 
-impl Item<'_> {
+impl<'n> Item<'n> {
+    /// Before its first attempt.
+    pub(super) fn of(new: &'n NewCommand, hasher: ClaimHasher) -> Item<'n> {
+        Item {
+            new,
+            reference: hasher.reference(new.client, new.command.kind(), new.command.reference()),
+            key: new.key.as_ref().map(|key| hasher.key(new.client, key)),
+            id: new.id,
+            key_is_ours: false,
+            attempts: 0,
+            verdict: None,
+        }
+    }
+
     pub(super) fn is_own(&self) -> bool {
         self.id == self.new.id
     }
 
     pub(super) fn has_claims(&self) -> bool {
         self.new.client != ClientNo::HOUSE
+    }
+
+    /// What it claims, if it claims anything.
+    fn claims(&self) -> impl Iterator<Item = [u8; 16]> + use<> {
+        let both = [Some(self.reference), self.key].into_iter().flatten();
+        let any = self.has_claims();
+        both.filter(move |_| any).map(|ClaimHash(hash)| hash)
     }
 
     pub(super) fn held(&self, id: TransactionId) -> Vec<u8> {
@@ -123,16 +196,14 @@ fn verdict_of(e: &LinkError) -> Verdict {
 impl Inner {
     /// Judges and accepts commands; verdicts stand in their order.
     pub(super) async fn accept(&self, items: &[NewCommand]) -> Vec<Verdict> {
-        let mut items: Vec<Item<'_>> = items.iter().map(|new| self.item(new)).collect();
+        let mut items: Vec<Item<'_>> = items.iter().map(|new| Item::of(new, self.hasher)).collect();
         // Commands that share a claim wait for each other; all others go together.
         while items.iter().any(Item::open) {
             let mut met = BTreeSet::new();
             let mut wave: Vec<&mut Item<'_>> = Vec::new();
             for item in items.iter_mut().filter(|item| item.open()) {
-                let claims: Vec<[u8; 16]> =
-                    [Some(item.reference), item.key].into_iter().flatten().map(|ClaimHash(h)| h).collect();
-                let free = !item.has_claims() || !claims.iter().any(|claim| met.contains(claim));
-                met.extend(claims);
+                let free = !item.claims().any(|claim| met.contains(&claim));
+                met.extend(item.claims());
                 if free {
                     wave.push(item);
                 }
@@ -152,55 +223,38 @@ impl Inner {
         items.into_iter().map(|item| item.verdict.unwrap_or(Verdict::Unavailable)).collect()
     }
 
-    fn item<'n>(&self, new: &'n NewCommand) -> Item<'n> {
-        Item {
-            new,
-            reference: self.hasher.reference(new.client, new.command.kind(), new.command.reference()),
-            key: new.key.as_ref().map(|key| self.hasher.key(new.client, key)),
-            id: new.id,
-            key_is_ours: false,
-            attempts: 0,
-            verdict: None,
-        }
-    }
-
     /// One attempt. What has no verdict afterwards begins anew.
     async fn wave(&self, wave: &mut [&mut Item<'_>]) -> Result<(), LinkError> {
         for item in wave.iter() {
             self.note(item.new.id.home()).await?;
         }
-        let now = self.store_time().await?;
-        self.judge_keys(wave).await?;
+        self.look(wave).await?;
         let mut going: Vec<&mut Item<'_>> = wave.iter_mut().filter(|i| i.open()).map(|i| &mut **i).collect();
-        self.refuse_full(&mut going).await?;
-        let mut going: Vec<_> = going.into_iter().filter(|item| item.open()).collect();
-        let mut going = self.claim_references(&mut going).await?;
+        let (mut going, now) = self.claim_references(&mut going).await?;
         let mut going = self.claim_keys(&mut going).await?;
         self.append(&mut going, now).await
     }
 
-    async fn store_time(&self) -> Result<u64, LinkError> {
+    /// What is read before anything is claimed, in one round trip: who holds the keys, which are judged
+    /// before the reference, and where a lane may be full, what was claimed before. Nothing where there
+    /// are neither.
+    async fn look(&self, wave: &mut [&mut Item<'_>]) -> Result<(), LinkError> {
+        let limited: Vec<usize> = (0..wave.len()).filter(|i| is_limited(wave[*i])).collect();
+        let limited = if self.rooms.are_ample(&*wave) { Vec::new() } else { limited };
         let mut ask = redis::pipe();
-        ask.cmd("TIME");
-        let mut parts =
-            self.writes.ask(&ask).await?.into_iter().next().map(list).unwrap_or_default().into_iter();
-        let (seconds, micros) = (parts.next().and_then(number), parts.next().and_then(number));
-        Ok(seconds.unwrap_or(0) * 1_000 + micros.unwrap_or(0) / 1_000)
-    }
-
-    /// Where a lane is full, only what was claimed before goes on: a refusal then costs no write.
-    async fn refuse_full(&self, going: &mut [&mut Item<'_>]) -> Result<(), LinkError> {
-        let mut ask = redis::pipe();
-        let limited = |item: &Item<'_>| item.has_claims() && item.new.lane() == Lane::Work;
-        for item in going.iter().filter(|item| limited(item)) {
+        let keyed = ask_keys(wave, &mut ask);
+        for item in limited.iter().map(|i| &wave[*i]) {
             ask.cmd("XLEN").arg(place::lane(item.new.id.home(), Lane::Work));
             ask.cmd("EXISTS").arg(place::claim(item.reference));
         }
-        let mut answers = self.writes.ask(&ask).await?.into_iter().map(|value| number(value).unwrap_or(0));
-        for item in going.iter_mut().filter(|item| limited(item)) {
+        let mut answers = self.writes.ask(&ask).await?.into_iter();
+        self.judge_keys(wave, keyed, &mut answers).await?;
+        let mut answers = answers.map(|value| number(value).unwrap_or(0));
+        for item in limited {
             let (Some(waiting), Some(claimed)) = (answers.next(), answers.next()) else { break };
-            if waiting >= item.new.backlog_max && claimed == 0 {
-                item.end(Verdict::BacklogFull);
+            // A refusal then costs no write.
+            if wave[item].open() && waiting >= wave[item].new.backlog_max && claimed == 0 {
+                wave[item].end(Verdict::BacklogFull);
             }
         }
         Ok(())
@@ -256,7 +310,7 @@ impl Inner {
     }
 }
 
-fn append_call(item: &Item<'_>, now: u64) -> Call {
+pub(super) fn append_call(item: &Item<'_>, now: u64) -> Call {
     let (new, id) = (item.new, item.id);
     let slot = Slot::Partition(id.home());
     let keys = vec![

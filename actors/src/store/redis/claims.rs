@@ -10,7 +10,7 @@ use super::accept::Item;
 use super::link::{Call, LinkError, Lua};
 use super::place::{self, Slot};
 use super::program::COMMAND;
-use super::replies::{bytes, number};
+use super::replies::{bytes, ms, number};
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::ports::store::{Digest, NewCommand, Verdict};
 use crate::store::format;
@@ -52,15 +52,14 @@ impl Found {
 }
 
 impl Inner {
-    /// The key is judged before the reference.
-    pub(super) async fn judge_keys(&self, wave: &mut [&mut Item<'_>]) -> Result<(), LinkError> {
-        let keyed: Vec<usize> =
-            (0..wave.len()).filter(|i| wave[*i].has_claims() && wave[*i].key.is_some()).collect();
-        let mut ask = redis::pipe();
-        for key in keyed.iter().filter_map(|i| wave[*i].key) {
-            ask.cmd("GET").arg(place::claim(key));
-        }
-        let holders = self.writes.ask(&ask).await?.into_iter().map(holder);
+    /// The key is judged before the reference. `answers` begin with what [`ask_keys`] asked for.
+    pub(super) async fn judge_keys(
+        &self,
+        wave: &mut [&mut Item<'_>],
+        keyed: Vec<usize>,
+        answers: &mut impl Iterator<Item = Value>,
+    ) -> Result<(), LinkError> {
+        let holders: Vec<_> = answers.by_ref().take(keyed.len()).map(holder).collect();
         let held: Vec<_> =
             keyed.into_iter().zip(holders).filter_map(|(i, holder)| Some((i, holder?))).collect();
         let found = self.find(held.iter().map(|(_, holder)| holder.id)).await?;
@@ -80,16 +79,24 @@ impl Inner {
         self.unclaim(lost).await
     }
 
-    /// Everybody goes on with the id that the claim holds.
+    /// Everybody goes on with the id that the claim holds. Answers them, and the time of the store, in ms,
+    /// before any of them was claimed; in the same round trip it learns how long the lanes are.
     pub(super) async fn claim_references<'w, 'n>(
         &self,
         going: &'w mut [&mut Item<'n>],
-    ) -> Result<Vec<&'w mut Item<'n>>, LinkError> {
+    ) -> Result<(Vec<&'w mut Item<'n>>, u64), LinkError> {
         let mut claim = redis::pipe();
+        if !going.is_empty() {
+            claim.cmd("TIME");
+        }
+        let coming = self.rooms.ask(going, &mut claim);
         for item in going.iter().filter(|item| item.has_claims()) {
             set_new(&mut claim, item.reference, &item.held(item.new.id));
         }
-        let mut answers = self.writes.write(&claim).await?.into_iter();
+        // It may be sent twice where a connection broke: then it finds itself.
+        let mut answers = self.writes.ask(&claim).await?.into_iter();
+        let now = answers.next().map_or(0, ms);
+        self.rooms.learn(coming, &mut answers);
         let mut others = Vec::new();
         for (i, item) in going.iter_mut().enumerate().filter(|(_, item)| item.has_claims()) {
             match answers.next().and_then(holder) {
@@ -109,12 +116,8 @@ impl Inner {
             }
         }
         self.unclaim(lost).await?;
-        Ok(going
-            .iter_mut()
-            .enumerate()
-            .filter(|(i, _)| !out.contains(i))
-            .map(|(_, item)| &mut **item)
-            .collect())
+        let left = going.iter_mut().enumerate().filter(|(i, _)| !out.contains(i));
+        Ok((left.map(|(_, item)| &mut **item).collect(), now))
     }
 
     /// The key's claim is written last, with the reference's id.
@@ -242,12 +245,22 @@ impl Inner {
     }
 }
 
+/// Asks who holds the keys; whose they are.
+pub(super) fn ask_keys(wave: &[&mut Item<'_>], ask: &mut Pipeline) -> Vec<usize> {
+    let keyed = (0..wave.len()).filter(|i| wave[*i].has_claims() && wave[*i].key.is_some());
+    let keyed: Vec<usize> = keyed.collect();
+    for key in keyed.iter().filter_map(|i| wave[*i].key) {
+        ask.cmd("GET").arg(place::claim(key));
+    }
+    keyed
+}
+
 /// What this command's claims hold, if they are its own.
 pub(super) fn own(item: &Item<'_>) -> Holder {
     Holder { id: item.id, digest: item.new.digest, bytes: item.held(item.id) }
 }
 
-fn set_new(pipeline: &mut Pipeline, claim: ClaimHash, value: &[u8]) {
+pub(super) fn set_new(pipeline: &mut Pipeline, claim: ClaimHash, value: &[u8]) {
     pipeline.cmd("SET").arg(place::claim(claim)).arg(value).arg("NX").arg("GET");
 }
 

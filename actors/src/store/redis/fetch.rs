@@ -33,6 +33,21 @@ enum Asked {
     Head { table: Table, unit: Unit },
 }
 
+/// Takes over what `HGETALL` answered about all rows that begin so.
+///
+/// # Errors
+/// When they have no place in the slot.
+pub(super) fn learn_hash(
+    overlay: &mut Overlay,
+    table: Table,
+    prefix: Key,
+    answer: Value,
+) -> Result<(), RowError> {
+    let unit = place::unit(overlay.slot, table, &prefix)?;
+    Asked::Hash { table, prefix, unit }.learn(overlay, answer);
+    Ok(())
+}
+
 /// Commands under way.
 pub(super) struct Reading {
     slot: Slot,

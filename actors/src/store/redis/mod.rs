@@ -109,6 +109,7 @@
 //! emptied while no process serves is begun anew.
 
 mod accept;
+mod bare;
 mod claims;
 mod endpoint_store;
 mod fetch;
@@ -127,6 +128,8 @@ mod relay;
 mod replicas;
 mod replies;
 mod rollback;
+mod rooms;
+mod seen;
 mod server;
 mod shared;
 mod slots;
@@ -151,6 +154,7 @@ use crate::ports::entropy::{Entropy as _, SystemEntropy};
 use crate::ports::membership::Word;
 use crate::ports::store::{CommitError, ReadError};
 use crate::ports::store_report::StoreVitals;
+pub use bare::Bare;
 use link::{Link, LinkError};
 use members::Members;
 pub use members::{MemberOptions, roster};
@@ -190,6 +194,8 @@ struct Inner {
     noted: parking_lot::Mutex<BTreeSet<PartitionId>>,
     receipts: Arc<Receipts>,
     seen: Seen,
+    rooms: rooms::Rooms,
+    decoded: seen::SeenTransactions,
     /// This node among others.
     members: Option<Members>,
 }
@@ -320,6 +326,8 @@ impl Inner {
             noted: parking_lot::Mutex::default(),
             receipts: Arc::new(receipts),
             seen: Seen::default(),
+            rooms: rooms::Rooms::default(),
+            decoded: seen::SeenTransactions::default(),
             members,
         };
         recover::settle(&inner)
@@ -399,6 +407,8 @@ pub(in crate::store) mod cluster_tests;
 mod replicas_tests;
 #[cfg(test)]
 mod rollback_tests;
+#[cfg(test)]
+mod round_trip_tests;
 #[cfg(test)]
 pub(in crate::store) mod tests;
 #[cfg(test)]

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::fetch::Reading;
+use redis::Value;
+
+use super::fetch::{Reading, learn_hash};
 use super::link::LinkError;
 use super::overlay::{Fetch, Overlay};
 use super::place::{self, Slot};
 use super::program::COMMAND;
 use super::replies::{bytes, entries, list, number, pairs};
-use super::{Inner, transact};
+use super::{Inner, seen, transact};
 use crate::domain::ids::{ClientNo, PartitionId, Sku, TransactionId};
 use crate::domain::promise::ToldEstimate;
 use crate::domain::stock::Position;
@@ -32,11 +34,31 @@ fn corrupt(what: &str, source: FormatError) -> ReadError {
     ReadError::Corrupt { what: what.to_owned(), source: std::sync::Arc::new(source) }
 }
 
+/// As its row says; one that cannot be read is told by who reads it.
+fn is_paused(overlay: &Overlay) -> bool {
+    let mut row = overlay.learnt(Table::Partition);
+    row.next().is_some_and(|(_, row)| format::decode_partition(row).is_ok_and(|row| row.paused))
+}
+
 impl Inner {
     /// See [`crate::ports::store::Store::transaction`].
     pub(super) async fn transaction(&self, id: TransactionId) -> Result<Option<Lookup>, ReadError> {
         let slot = Slot::Partition(id.home());
-        transact::read(&self.reads, slot, vec![whole(id)], |r| rows::transaction(r, id)).await
+        let mut ask = redis::pipe();
+        ask.cmd("HGETALL").arg(slot.key(&format!("t:{id}")));
+        let answer = self.reads.ask(&ask).await?.into_iter().next().unwrap_or(Value::Nil);
+        if let Some(lookup) = self.decoded.get(id, &answer) {
+            return Ok(Some(lookup));
+        }
+        let flat = seen::flat(&answer);
+        let mut overlay = Overlay::new(slot);
+        learn_hash(&mut overlay, Table::Tx, keys::tx(id), answer)?;
+        let read = &mut |rows: &dyn ReadRows| rows::transaction(rows, id);
+        let lookup = transact::run_over(&self.reads, &mut overlay, read).await?;
+        if let (Some(flat), Some(lookup)) = (flat, &lookup) {
+            self.decoded.keep(id, &flat, lookup);
+        }
+        Ok(lookup)
     }
 
     /// Reads in a partition's slot.
@@ -78,8 +100,14 @@ impl Inner {
         reading.length(home, Lane::Work);
         reading.fetch(Fetch::Row(Table::Partition, keys::partition(home)))?;
         reading.read(&self.reads, &mut overlay).await?;
+        // Of a warehouse that is paused nothing is pulled: only how long the first has waited is told.
+        let pulled = if is_paused(&overlay) { 0 } else { limits.work.min(LANE_MAX) };
+        let (work, mut pulling) = (keys::lane(home, Lane::Work), 0..=pulled);
         let mut wanted = Vec::new();
-        for (_, value) in overlay.learnt(Table::Lanes) {
+        for (key, value) in overlay.learnt(Table::Lanes) {
+            if key.starts_with(&work) && pulling.next().is_none() {
+                continue;
+            }
             match format::decode_lane(value) {
                 Ok(StoredItem::Transaction(id)) if id.home() == home => wanted.push(whole(id)),
                 Ok(StoredItem::Instruction(_)) => wanted.push(Fetch::All(Table::Dead, keys::partition(home))),

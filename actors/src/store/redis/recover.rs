@@ -163,6 +163,8 @@ impl Inner {
             noted: parking_lot::Mutex::default(),
             receipts: Arc::clone(&self.receipts),
             seen: Seen::default(),
+            rooms: super::rooms::Rooms::default(),
+            decoded: super::seen::SeenTransactions::default(),
             members: None,
         }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future;
+
 use super::link::{Call, Link, LinkError, Lua};
 use super::place::{self, Slot};
 use super::program::counted;
@@ -12,7 +14,8 @@ use crate::ports::store::{FeedEntry, Points};
 use crate::store::format;
 
 /// Entries of a log that are relayed at once.
-const ENTRIES_MAX: usize = 500;
+/// Redis does nothing else meanwhile, about a millisecond: orders that come then wait so long.
+const ENTRIES_MAX: usize = 128;
 
 /// Which logs may hold something, and whose turn it is.
 #[derive(Default)]
@@ -47,22 +50,29 @@ impl Relay {
 
 async fn drain(writes: &Link, partition: PartitionId) -> Result<(), LinkError> {
     let log = Slot::Partition(partition).key("log");
+    let (mut from, mut trim) = ("-".to_owned(), redis::pipe());
     loop {
         let mut ask = redis::pipe();
-        ask.cmd("XRANGE").arg(&log).arg("-").arg("+").arg("COUNT").arg(ENTRIES_MAX);
+        ask.cmd("XRANGE").arg(&log).arg(&from).arg("+").arg("COUNT").arg(ENTRIES_MAX);
         // By the connection for writes: nothing is fed that replicas have not acknowledged.
         let logged = writes.ask(&ask).await?.into_iter().next().map(entries).unwrap_or_default();
-        let Some(last) = logged.last() else { return Ok(()) };
-        for answer in writes.run(&calls(partition, &logged)).await? {
+        let Some(last) = logged.last() else { break };
+        // What was relayed before is trimmed meanwhile: one sync of Redis' file for both.
+        let calls = calls(partition, &logged);
+        let (trimmed, relayed) = future::join(writes.write(&trim), writes.run(&calls)).await;
+        trimmed?;
+        for answer in relayed? {
             answer?;
         }
-        let mut trim = redis::pipe();
+        from = format!("({}-{}", last.epoch, last.n);
+        trim = redis::pipe();
         trim.cmd("XTRIM").arg(&log).arg("MINID").arg(format!("{}-{}", last.epoch, last.n + 1));
-        writes.write(&trim).await?;
         if logged.len() < ENTRIES_MAX {
-            return Ok(());
+            break;
         }
     }
+    writes.write(&trim).await?;
+    Ok(())
 }
 
 /// One script for each shard that some of the entries are for.

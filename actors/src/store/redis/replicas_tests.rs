@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use std::process::Command;
-use std::time::Duration;
 
 use super::cluster_tests::{tell, wait_for};
 use super::tests::{DURABLE, Redis, recent, until};

@@ -40,6 +40,13 @@ pub(super) fn number(value: Value) -> Option<u64> {
     String::from_utf8(bytes(value)?).ok()?.parse().ok()
 }
 
+/// The answer to `TIME`, in ms.
+pub(super) fn ms(value: Value) -> u64 {
+    let mut parts = list(value).into_iter().map(|part| number(part).unwrap_or(0));
+    let (seconds, micros) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    seconds * 1_000 + micros / 1_000
+}
+
 /// An entry of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {

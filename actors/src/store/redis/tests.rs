@@ -137,7 +137,7 @@ pub(super) fn recent(n: u64, reference: &str, quantity: u32) -> NewCommand {
     NewCommand { id, ..order(n, reference, quantity) }
 }
 
-fn opened(redis: &Redis) -> (Arc<RedisStore>, SharedStore) {
+pub(super) fn opened(redis: &Redis) -> (Arc<RedisStore>, SharedStore) {
     let store = Arc::new(redis.open().unwrap());
     let shared: SharedStore = store.clone();
     (store, shared)
