@@ -219,7 +219,10 @@ impl Inner {
         }
         let mut answers = self.writes.ask(&ask).await?.into_iter().map(|found| number(found) == Some(1));
         // Every answer is taken, also behind one that is no.
-        let are_held = |new| (&mut answers).take(claims(new).count()).fold(true, |all, held| all && held);
+        let are_held = |new| {
+            let found: Vec<bool> = (&mut answers).take(claims(new).count()).collect();
+            !found.contains(&false)
+        };
         Ok(commands.iter().map(are_held).collect())
     }
 
