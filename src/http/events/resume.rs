@@ -73,10 +73,13 @@ pub(super) async fn in_feed(state: &State, client: ClientNo, last: Option<&str>)
         Some(EARLIEST) => return Ok(begin(first - 1)),
         Some(text) => text,
     };
-    let judged = judge(state, client, text, bounds).and_then(|cursor| {
-        let is_of_this_turn = turn_of(cursor.sequence) == turn_of(next - 1);
-        if is_of_this_turn { Ok(cursor) } else { Err(Reason::OlderEpoch) }
-    });
+    // Whatever is kept of its turn, something behind it may be missing.
+    let is_older = text.parse().is_ok_and(|cursor: Cursor| turn_of(cursor.sequence) < turn_of(next - 1));
+    let judged = match judge(state, client, text, bounds) {
+        Ok(_) | Err(Reason::Evicted) if is_older => Err(Reason::OlderEpoch),
+        Ok(cursor) => Ok(cursor),
+        Err(reason) => Err(reason),
+    };
     Ok(match judged {
         Ok(cursor) => begin(cursor.sequence),
         Err(reason) => {
