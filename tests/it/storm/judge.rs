@@ -4,13 +4,13 @@
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use tokio::task::JoinHandle;
 
-use super::readers::{Consumers, Told, compare, digest_of};
+use super::readers::{Consumers, Heard, Told, compare, digest_of};
 use super::shoppers::{Acknowledged, Ends, close_stock};
 use super::{CLIENTS, CODES, OPERATOR, SETTLED_WITHIN, Storm};
 use crate::floor::Ledger;
@@ -354,4 +354,86 @@ async fn judge_dead_letters(storm: &Storm, books: &Books) -> Option<String> {
     let letters = storm.read(&books.nodes[0], "/v1/ops/dead-letters", OPERATOR).await;
     let some = letters["items"].as_array().is_some_and(|items| !items.is_empty());
     some.then(|| format!("kept aside: {letters}"))
+}
+
+fn told(sequence: u64, version: u64) -> Told {
+    Told {
+        sequence,
+        id: format!("a.{version}"),
+        digest: version,
+        line: "/warehouses/ATL1 a".to_owned(),
+        kind: "wavegate.order.picking".to_owned(),
+        version: Some(version),
+    }
+}
+
+#[test]
+fn the_judge_sees_holes_repeats_and_what_came_too_late_or_never() {
+    let feed = [told(1, 1), told(2, 2), told(3, 3)];
+    assert_eq!(judge_numbers("acme", &feed), Vec::<String>::new());
+    for wrong in [&[told(1, 1), told(3, 2)][..], &[told(1, 1), told(2, 1)], &[told(1, 2)]] {
+        assert_eq!(judge_numbers("acme", wrong).len(), 1, "{wrong:?}");
+    }
+    let compared = |stream: &[Told], webhook: &[Told]| {
+        let heard = Heard::default();
+        heard.webhook.lock().unwrap().extend_from_slice(webhook);
+        let heard = Heard { streams: vec![Arc::new(Mutex::new(stream.to_vec()))], ..heard };
+        compare("acme", &heard, &feed)
+    };
+    let twice = [told(1, 1), told(2, 2), told(1, 1), told(3, 3)];
+    assert_eq!(compared(&feed, &twice), Vec::<String>::new(), "a webhook may come twice");
+    // A stream that repeats and ends early, or that missed one.
+    assert_eq!(compared(&twice, &feed).len(), 1);
+    assert_eq!(compared(&feed[..2], &feed).len(), 1);
+    assert_eq!(compared(&[told(1, 1), told(3, 3)], &feed).len(), 2);
+    // A webhook that never came, that came out of order, that was another one.
+    assert_eq!(compared(&feed, &feed[..2]).len(), 1);
+    assert_eq!(compared(&feed, &[told(2, 2), told(1, 1), told(3, 3)]).len(), 1);
+    assert_eq!(compared(&feed, &[told(1, 1), told(2, 2), Told { digest: 9, ..told(3, 3) }]).len(), 1);
+}
+
+#[test]
+fn the_judge_sees_an_order_that_is_lost_and_one_that_left_twice() {
+    let one = Acknowledged {
+        id: "a".to_owned(),
+        client: 0,
+        reference: "r".to_owned(),
+        ends: Ends::Shipped,
+        units: 2,
+        body: json!({}),
+    };
+    let document = |state: &str, shipped: u64| {
+        json!({"transaction_id": "a", "reference": "r", "client": "acme", "warehouse": "ATL1", "state": state,
+            "version": 1, "history": [{}], "lines": [{"line": 1, "sku": "S", "ordered": 2, "shipped": shipped}]})
+    };
+    let shipped = document("shipped", 2);
+    assert_eq!(judge_end(&one, &shipped), None);
+    for wrong in [document("released", 0), document("shipped", 1), json!({"problem": {"status": 404}})] {
+        assert!(judge_end(&one, &wrong).is_some(), "{wrong}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let taken = |n: u64| {
+        json!({"entry": "taken", "release": {"release_id": format!("a.1.{n}"),
+            "lines": [{"line": 1, "sku": "S", "quantity": 2}]}})
+    };
+    let done = |n: u64| {
+        json!({"entry": "done", "confirmation": {"type": "packed", "release_id": format!("a.1.{n}"),
+                "cartons": [{"lines": [{"line": 1, "quantity": 2}]}]},
+            "shipped": [{"release_id": format!("a.1.{n}"), "line": 1, "sku": "S", "quantity": 2}]})
+    };
+    let judged = |entries: &[Value], document: &Value| {
+        let path = dir.path().join("ledger");
+        let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
+        std::fs::write(&path, lines).unwrap();
+        let books = Books { all: vec![(one.clone(), document.clone())], nodes: Vec::new() };
+        judge_ledger("ATL1", &Ledger::at(&path), &books)
+    };
+    assert_eq!(judged(&[taken(1), done(1)], &shipped), Vec::<String>::new());
+    // Taken twice; worked twice; shipped in two releases, of which the document knows one; never shipped.
+    assert_eq!(judged(&[taken(1), taken(1), done(1)], &shipped).len(), 1);
+    assert!(!judged(&[taken(1), done(1), done(1)], &shipped).is_empty());
+    assert_eq!(judged(&[taken(1), taken(2), done(1), done(2)], &shipped).len(), 1);
+    assert!(!judged(&[taken(1)], &shipped).is_empty());
+    assert!(!judged(&[taken(1), done(1)], &document("shipped", 3)).is_empty());
 }
