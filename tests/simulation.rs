@@ -16,7 +16,7 @@ const FOUND_WITHIN: u64 = 100;
 /// Failures that a long run prints.
 const FAILURES_MAX: usize = 20;
 /// What must have happened in every hundred harsh worlds: one in which it did not proves nothing.
-const MUST_HAPPEN: [&str; 40] = [
+const MUST_HAPPEN: [&str; 41] = [
     "acknowledged",
     "applied",
     "assignments",
@@ -26,6 +26,7 @@ const MUST_HAPPEN: [&str; 40] = [
     "attempts with a lost answer",
     "cancelled",
     "clock steps",
+    "clocks that drift",
     "deaths at a write",
     "deliveries",
     "deliveries kept aside",

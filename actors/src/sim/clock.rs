@@ -1,5 +1,6 @@
 //! The paused clock of the world as a wall clock, and its steps.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,6 +12,9 @@ use crate::ports::clock::Clock;
 const BEGINS: Timestamp = Timestamp(1_795_478_400_000);
 /// The clock is never more than this from the true time: what a wrong zone or a bad server does.
 const OFF_MAX_MS: i64 = 3 * 3_600_000;
+
+/// How far a node's clock may drift from the world's, in milliseconds.
+const NODE_AHEAD_MAX_MS: i64 = 3_000;
 
 /// The wall clock.
 pub(crate) struct WorldClock {
@@ -54,6 +58,33 @@ impl WorldClock {
     /// True time since the world began, for the trace.
     pub(crate) fn elapsed_ms(&self) -> u128 {
         self.began.elapsed().as_millis()
+    }
+}
+
+/// A node's own clock: it began a little off and runs a little fast or slow.
+pub(crate) struct NodeClock {
+    world: Arc<WorldClock>,
+    began: Instant,
+    off_ms: i64,
+    /// How much it gains on the world's, in millionths.
+    drift_ppm: i64,
+}
+
+impl NodeClock {
+    /// Begins now.
+    pub(crate) fn new(world: Arc<WorldClock>, off_ms: i64, drift_ppm: i64) -> NodeClock {
+        // Stamps may be as far in the future as a clock that gains is ahead within a world.
+        world.ahead_max_ms.fetch_add(NODE_AHEAD_MAX_MS, SeqCst);
+        NodeClock { world, began: Instant::now(), off_ms, drift_ppm }
+    }
+}
+
+impl Clock for NodeClock {
+    fn now(&self) -> Timestamp {
+        let Timestamp(now) = self.world.now();
+        let lived = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let off = self.off_ms + lived.saturating_mul(self.drift_ppm) / 1_000_000;
+        Timestamp(now + off.clamp(-NODE_AHEAD_MAX_MS, NODE_AHEAD_MAX_MS))
     }
 }
 

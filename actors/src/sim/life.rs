@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::World;
+use super::clock::NodeClock;
 use super::followers::Followers;
 use super::receivers::{Way, schedule};
 use super::seats::{self, Seat};
@@ -14,10 +15,15 @@ use super::store::FaultyStore;
 use super::wms::WorldWms;
 use crate::domain::ids::PartitionId;
 use crate::engine::{Engine, Handle, Options, Rules, Threads, WarehouseOptions};
+use crate::ports::clock::Clock;
 use crate::ports::entropy::{Entropy, SeededEntropy};
 
 /// A shutdown may take this long while the store answers.
 const GRACE: Duration = Duration::from_secs(60);
+/// How far the clocks of nodes are apart at the start, at most, in milliseconds.
+const OFF_MS: i64 = 500;
+/// How fast they part, at most, in millionths: far more than any quartz.
+const DRIFT_PPM: i64 = 1_000;
 /// How long a node may sleep, at most, in milliseconds: past its lease and the look of the others.
 const ASLEEP_MS: u64 = 15_000;
 /// Writes within which a life that ends at one ends.
@@ -248,13 +254,14 @@ pub(crate) fn draw_end(world: &World) -> End {
 
 async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, life: &Arc<Life>, (seed, me): (u64, u64)) -> Handle {
     let seat = world.profile.shared.then(|| Seat::new(world, life, seats::node(me)));
+    let clock = clock(world);
     let options = || Options {
         store: Arc::new(FaultyStore::new(world.clone(), life.clone(), seat.clone())),
         warehouses: warehouses(world.profile.warehouses, world.profile.backlog_max),
         rules: rules(),
         clients: vec!["acme".to_owned(), "bolt".to_owned()],
         threads: Threads::Here,
-        clock: world.clock.clone(),
+        clock: clock.clone(),
         entropy: Arc::new(SeededEntropy::new(seed.wrapping_mul(0x9E37_79B9))),
         faults: world.clone(),
         wms: {
@@ -270,6 +277,16 @@ async fn start(world: &Arc<World>, wms: &Arc<WorldWms>, life: &Arc<Life>, (seed,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
+}
+
+/// The clock of a node: where nodes share a store each has its own, which nobody keeps beside another.
+fn clock(world: &Arc<World>) -> Arc<dyn Clock> {
+    if !world.profile.shared {
+        return world.clock.clone();
+    }
+    let about = |range: i64| world.chance.below(range.unsigned_abs() * 2 + 1) as i64 - range;
+    world.observer.saw("clocks that drift");
+    Arc::new(NodeClock::new(world.clock.clone(), about(OFF_MS), about(DRIFT_PPM)))
 }
 
 fn warehouses(n: u16, backlog_max: u64) -> Vec<WarehouseOptions> {
