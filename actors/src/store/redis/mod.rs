@@ -141,6 +141,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, oneshot};
@@ -173,6 +174,10 @@ use transact::Plan;
 
 /// Batches of commands that may wait for the acceptor. One more is `Unavailable`.
 const QUEUE_MAX: usize = 4_096;
+
+/// How long a start waits for replicas that lag, and how often it looks.
+const REPLICAS_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A store in one Redis, or in a cluster.
 pub struct RedisStore {
@@ -287,7 +292,7 @@ impl Inner {
     ) -> Result<(Inner, Option<mpsc::Receiver<Word>>), OpenError> {
         let apart = |e: CommitError| OpenError::Apart { address: address.to_owned(), source: Box::new(e) };
         let writes = Link::writes(Arc::clone(&shared));
-        writes.look().await.map_err(|e| refused(address, e))?;
+        look(&writes).await.map_err(|e| refused(address, e))?;
         let names = Plan::open(Slot::Meta, vec![Fetch::All(Table::Meta, keys::Key::new())]);
         let fresh = || Uuid::from_u64_pair(SystemEntropy.next(), SystemEntropy.next());
         let (id, secret) = (fresh(), fresh().into_bytes());
@@ -304,7 +309,7 @@ impl Inner {
         }
         *shared.store.lock() = Some(id);
         // Each has been asked what it is, and not yet what it holds.
-        writes.look().await.map_err(|e| refused(address, e))?;
+        look(&writes).await.map_err(|e| refused(address, e))?;
         let dir = kept.as_ref().map(|kept| kept.dir.clone()).unwrap_or_default();
         let unkept = |source| OpenError::Receipts { dir: dir.clone(), source };
         let receipts = Receipts::open(kept.as_ref(), id).map_err(unkept)?;
@@ -390,6 +395,21 @@ impl Inner {
             self.vitals.commits(items, begun.elapsed());
         }
         written
+    }
+}
+
+/// Looks at Redis before anything is asked of it. Replicas that lag at this moment are waited for.
+async fn look(writes: &Link) -> Result<(), LinkError> {
+    let until = tokio::time::Instant::now() + REPLICAS_WITHIN;
+    loop {
+        match writes.look().await {
+            Err(LinkError::Unfit(doubt))
+                if matches!(*doubt, Doubt::Alone { .. }) && tokio::time::Instant::now() < until =>
+            {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            looked => return looked,
+        }
     }
 }
 
