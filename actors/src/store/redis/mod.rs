@@ -104,9 +104,8 @@
 //!
 //! # Not supported yet
 //!
-//! Claims
-//! whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that is
-//! emptied while no process serves is begun anew.
+//! Claims whose transaction never came are freed when somebody asks for them, not by a sweep; a Redis that
+//! is emptied while no process serves is begun anew.
 
 mod accept;
 mod bare;
