@@ -81,7 +81,10 @@ impl Cluster {
         for replica in &cluster.nodes[PRIMARIES..] {
             tell::<()>(replica, &format!("CLUSTER REPLICATE {first}")).unwrap();
         }
-        wait_for("it is well", || cluster.info().iter().all(|info| info.contains("cluster_state:ok")));
+        // Without full coverage a node is well before it knows who has which slot.
+        let is_well =
+            |info: &String| info.contains("cluster_state:ok") && info.contains("cluster_slots_ok:16384");
+        wait_for("every node knows all slots", || cluster.info().iter().all(is_well));
         cluster
     }
 
