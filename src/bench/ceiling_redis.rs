@@ -9,7 +9,7 @@ use actix_web::HttpResponse;
 use actix_web::web::{self, Bytes, ServiceConfig};
 use wavegate_engine::domain::ids::TransactionId;
 use wavegate_engine::store::RedisStore;
-use wavegate_engine::store::redis::{Bare, RedisOptions, TlsOptions};
+use wavegate_engine::store::redis::{Bare, RedisOptions};
 
 use super::Error;
 use super::ceiling::{Door, Prepared, answer, serve};
@@ -19,16 +19,7 @@ use super::ceiling::{Door, Prepared, answer, serve};
 /// # Errors
 /// When it cannot be used.
 pub(super) fn open(url: &str) -> Result<RedisStore, Error> {
-    let options = RedisOptions {
-        urls: vec![url.to_owned()],
-        tls: TlsOptions::default(),
-        is_cluster: false,
-        replication: None,
-        assume_durability: false,
-        receipts: None,
-        member: None,
-    };
-    RedisStore::open(&options).map_err(|e| Error::Store(Box::new(e)))
+    RedisStore::open(&RedisOptions::at(url.to_owned())).map_err(|e| Error::Store(Box::new(e)))
 }
 
 /// Serves `POST /v1/orders` with the least that it needs: parse, validate, claim, append, answer. Does

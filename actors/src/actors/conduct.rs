@@ -172,8 +172,7 @@ pub(super) async fn work(
         return Err(TurnError::Ask(AskError::Gone));
     }
     site.node.tallies.durable(&ends, &dead);
-    let changed = touched.iter().copied().collect();
-    site.node.wrote(site.partition(), false, changed, feeds.into_iter().collect());
+    site.node.wrote(site.partition(), false, touched.iter().copied(), feeds.iter().copied());
     let orders: Vec<TransactionId> = match full && answered {
         true => hand.book.asking().chain(touched).collect(),
         false => touched.into_iter().collect(),

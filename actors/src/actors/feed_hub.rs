@@ -19,7 +19,8 @@ use super::site::Node;
 use super::tripwire::Tripwire;
 use crate::domain::ids::ClientNo;
 use crate::ports::faults::FaultPoint;
-use crate::ports::store::{ReadError, unbroken};
+use crate::ports::store::ReadError;
+use crate::ports::turns::unbroken;
 
 /// Entries read at once.
 const PAGE: usize = 256;

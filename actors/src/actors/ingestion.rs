@@ -103,7 +103,7 @@ impl Handler<Gated<Submit>> for Ingestion {
                 })
                 .collect();
             for (home, clients) in written {
-                node.wrote(home, true, Vec::new(), clients.into_iter().collect());
+                node.wrote(home, true, [].into_iter(), clients.iter().copied());
             }
             submitted
         })

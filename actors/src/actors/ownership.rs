@@ -85,6 +85,11 @@ impl Ownership {
         self.membership.as_ref().map(|membership| membership.me())
     }
 
+    /// True while other nodes are there.
+    pub(super) fn has_others(&self) -> bool {
+        self.has_others.load(Relaxed)
+    }
+
     /// True for one of the living nodes, and for a node that is alone: what one for all does.
     pub(crate) fn is_first(&self) -> bool {
         let Some(me) = self.me() else { return true };
@@ -119,7 +124,7 @@ impl Ownership {
     /// Tells the other nodes, if there are any.
     pub(crate) fn tell(&self, word: impl FnOnce() -> Word) {
         if let Some(membership) = &self.membership
-            && self.has_others.load(Relaxed)
+            && self.has_others()
         {
             membership.tell(word());
         }

@@ -82,7 +82,7 @@ impl Node {
 
     /// There is something new in a partition's lanes: whoever works it is to look.
     pub(crate) fn nudge(&self, partition: PartitionId) {
-        self.wrote(partition, true, Vec::new(), Vec::new());
+        self.wrote(partition, true, [].into_iter(), [].into_iter());
     }
 
     /// A write of a partition is durable. Whoever waits for it is told, here and on other nodes:
@@ -92,8 +92,8 @@ impl Node {
         &self,
         partition: PartitionId,
         queued: bool,
-        transactions: Vec<TransactionId>,
-        clients: Vec<ClientNo>,
+        transactions: impl Iterator<Item = TransactionId> + Clone,
+        clients: impl Iterator<Item = ClientNo> + Clone,
     ) {
         if queued
             && self.ownership.holds_warehouse(partition)
@@ -101,9 +101,14 @@ impl Node {
         {
             desk.nudge();
         }
-        transactions.iter().for_each(|id| self.waiters.wake(*id));
-        clients.iter().for_each(|client| self.bell.ring(*client));
-        self.ownership.tell(move || Word::Wrote { partition, queued, transactions, clients });
+        transactions.clone().for_each(|id| self.waiters.wake(id));
+        clients.clone().for_each(|client| self.bell.ring(client));
+        self.ownership.tell(|| Word::Wrote {
+            partition,
+            queued,
+            transactions: transactions.collect(),
+            clients: clients.collect(),
+        });
     }
 
     /// Webhook endpoints have changed: whoever works them is to look.

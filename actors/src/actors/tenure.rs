@@ -39,6 +39,8 @@ const GAP_MAX: Duration = Duration::from_secs(3);
 const STEADY_FOR: Duration = Duration::from_secs(3);
 /// How long a warehouse's new node waits for the word of the one before, while that one lives.
 const HANDOVER: Duration = Duration::from_millis(500);
+/// Every so many looks a node that is not alone asks the store who has work: the word of it may be lost.
+const OPEN_EVERY: u32 = 5;
 /// Every so many looks a node publishes what it knows of its warehouses even when nothing has changed.
 const PUBLISH_ALL_EVERY: u32 = 10;
 
@@ -95,10 +97,15 @@ impl House {
         });
         ctx.spawn(words.into_actor(self).map(|word, house, ctx| house.heard(word, ctx)).finish());
         ctx.run_interval(RENEW_EVERY, |house, ctx| {
+            house.tenure.looks = house.tenure.looks.wrapping_add(1);
             house.renew(ctx);
             house.publish();
+            if house.tenure.looks.is_multiple_of(OPEN_EVERY) && house.node.ownership.has_others() {
+                house.open(ctx, false);
+            }
         });
-        self.renew(ctx);
+        // What was said before this House listened.
+        self.heard(Word::Missed, ctx);
     }
 
     /// Renews the lease, reads who is there and goes by it.
@@ -304,7 +311,6 @@ impl House {
     fn publish(&mut self) {
         let ownership = &self.node.ownership;
         let all = self.tenure.looks.is_multiple_of(PUBLISH_ALL_EVERY);
-        self.tenure.looks = self.tenure.looks.wrapping_add(1);
         for (partition, desk) in self.node.desks.iter().filter(|(p, _)| ownership.holds_warehouse(**p)) {
             let snapshot = desk.snapshot();
             let before = self.tenure.published.insert(*partition, snapshot);

@@ -15,9 +15,8 @@ use crate::actors::gate::{AskError, Door};
 use crate::domain::command::Kind;
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::domain::promise::ToldEstimate;
-use crate::ports::store::{
-    FeedBounds, FeedEntry, Lookup, Points, ReadError, StoredTransaction, turn_of, unbroken,
-};
+use crate::ports::store::{FeedBounds, FeedEntry, Lookup, Points, ReadError, StoredTransaction};
+use crate::ports::turns::{turn_of, unbroken};
 use crate::wire::cursor::Cursor;
 use crate::wire::status;
 

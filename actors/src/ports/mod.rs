@@ -13,6 +13,7 @@ pub mod membership;
 pub mod store;
 pub mod store_report;
 pub mod trouble;
+pub mod turns;
 pub mod webhook;
 pub mod wms;
 

@@ -710,30 +710,6 @@ pub enum DeadKind {
     Stock,
 }
 
-/// The bits of a sequence below its turn.
-const TURN_AT: u32 = 32;
-
-/// The turn that a sequence is of. A store that may have lost the end of a feed begins its next turn, so
-/// that no number is ever given to two events; what a reader of the turn before has not read may be lost.
-/// A store that loses nothing stays in turn 0.
-#[must_use]
-pub fn turn_of(sequence: u64) -> u64 {
-    sequence >> TURN_AT
-}
-
-/// The first sequence of a turn.
-#[must_use]
-pub fn first_of_turn(turn: u64) -> u64 {
-    (turn << TURN_AT) + 1
-}
-
-/// How many entries of a feed follow each other without a hole, from the first on.
-#[must_use]
-pub fn unbroken(entries: &[FeedEntry]) -> usize {
-    let holes = entries.windows(2).position(|two| two[1].sequence != two[0].sequence + 1);
-    holes.map_or(entries.len(), |before| before + 1)
-}
-
 /// What a feed keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedBounds {
@@ -746,7 +722,8 @@ pub struct FeedBounds {
 /// A pointer to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedEntry {
-    /// Its number in the client's feed: from 1, contiguous but for the first of a turn ([`turn_of`]).
+    /// Its number in the client's feed: from 1, contiguous but for the first of a turn
+    /// ([`turn_of`](super::turns::turn_of)).
     pub sequence: u64,
     /// The transaction; an id of its own where it is about none.
     pub id: TransactionId,

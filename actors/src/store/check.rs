@@ -19,8 +19,9 @@ use crate::domain::order::Order;
 use crate::domain::stock::Position;
 use crate::ports::store::{
     FeedEntry, Fence, GatherLimits, LaneItem, Lookup, Points, ReadError, RegisterError, Registration, Store,
-    StoredTransaction, first_of_turn, turn_of,
+    StoredTransaction,
 };
+use crate::ports::turns::{first_of_turn, turn_of};
 
 /// Transactions read at once.
 const PAGE: usize = 256;

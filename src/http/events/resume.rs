@@ -4,7 +4,8 @@
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;
 use wavegate_engine::domain::ids::ClientNo;
-use wavegate_engine::ports::store::{FeedBounds, StoredTransaction, first_of_turn, turn_of};
+use wavegate_engine::ports::store::{FeedBounds, StoredTransaction};
+use wavegate_engine::ports::turns::{first_of_turn, turn_of};
 use wavegate_engine::wire::cursor::Cursor;
 
 use crate::http::problem::Problem;

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use redis::{Connection, FromRedisValue};
 
 use super::slots::slot_of;
-use super::tests::{Redis, options, recent, serve, until};
+use super::tests::{Redis, recent, serve, until};
 use super::*;
 use crate::domain::ids::{ClientNo, TransactionId};
 use crate::ports::clock::{Clock as _, SystemClock};
-use crate::ports::store::{Lookup, NewCommand, SharedStore, TurnCommit, Verdict, first_of_turn};
+use crate::ports::store::{Lookup, NewCommand, SharedStore, TurnCommit, Verdict};
+use crate::ports::turns::first_of_turn;
 use crate::store::contract::{CLIENT, HERE, Subject, accept, commit};
 
 /// Primaries of a test's cluster.
@@ -94,8 +95,8 @@ impl Cluster {
 
     /// One seed is enough.
     fn options(&self) -> RedisOptions {
-        let urls = vec![format!("redis://127.0.0.1:{}", self.nodes[1].port)];
-        RedisOptions { is_cluster: true, ..options(urls) }
+        let url = format!("redis://127.0.0.1:{}", self.nodes[1].port);
+        RedisOptions { is_cluster: true, ..RedisOptions::at(url) }
     }
 
     fn open(&self) -> (Arc<RedisStore>, SharedStore) {

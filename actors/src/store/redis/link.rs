@@ -1,5 +1,5 @@
 //! The way to Redis: what is sent goes to the primary of its slot, on one connection a primary for
-//! writes and one for reads. It must never send a write twice.
+//! writes and one for reads. It must never send a write twice that is not the same done twice.
 //!
 //! # A cluster
 //!
@@ -17,7 +17,8 @@
 //! | `NOSCRIPT` | again, on a new connection, which loads the scripts |
 //! | `CLUSTERDOWN`, `READONLY`, `LOADING` and all others | refused: a failover takes longer than a client waits. The map is asked for anew each second |
 //!
-//! What meets a broken connection or no answer in time is of unknown outcome, and is never sent again.
+//! What meets a broken connection or no answer in time is of unknown outcome, and is never sent again by
+//! [`Link::write`] and [`Link::run`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -160,7 +161,8 @@ impl Link {
         Link { shared, writes: true, nodes: parking_lot::Mutex::default() }
     }
 
-    /// Reads: commands in one round trip, and again when the connection turns out to be broken.
+    /// Reads, and writes that may be done twice (a claim that is there finds itself): commands in one
+    /// round trip, and again when the connection turns out to be broken.
     pub(super) async fn ask(&self, commands: &Pipeline) -> Result<Vec<Value>, LinkError> {
         match self.write(commands).await {
             Err(LinkError::Unknown(e)) if e.is_connection_dropped() => self.write(commands).await,

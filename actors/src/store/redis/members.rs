@@ -130,6 +130,10 @@ impl Inner {
         Slot::Meta.key("homes")
     }
 
+    fn settled_key() -> Vec<u8> {
+        Slot::Meta.key("settled")
+    }
+
     async fn renew(&self, members: &Members, leaving: bool, judge: bool) -> Result<Roster, RenewError> {
         let member = Member { id: members.me, name: members.name.clone(), leaving };
         let known = members.known.lock().clone();
@@ -198,21 +202,30 @@ impl Inner {
         Ok(())
     }
 
-    /// Says that this node has settled a run of Redis, and waits for those that are there to say so too,
-    /// no longer than a lease.
+    /// Says that this node has settled these runs of Redis.
+    pub(super) async fn say_settled(
+        &self,
+        members: &Members,
+        runs: &BTreeSet<String>,
+    ) -> Result<(), LinkError> {
+        let mut say = redis::pipe();
+        say.cmd("HSET").arg(Inner::settled_key()).arg(members.me.to_string()).arg(named(runs));
+        self.writes.write(&say).await?;
+        Ok(())
+    }
+
+    /// Says that this node has settled them, and waits for those that are there to say so too, no longer
+    /// than a lease.
     pub(super) async fn others_settle(
         &self,
         members: &Members,
         runs: &BTreeSet<String>,
     ) -> Result<(), LinkError> {
-        let key = Slot::Meta.key("settled");
-        let run = runs.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
-        let mut say = redis::pipe();
-        say.cmd("HSET").arg(&key).arg(members.me.to_string()).arg(&run);
-        self.writes.write(&say).await?;
+        self.say_settled(members, runs).await?;
+        let run = named(runs);
         let until = Instant::now() + members.lease;
         let mut ask = redis::pipe();
-        ask.cmd("HKEYS").arg(Inner::nodes_key()).cmd("HGETALL").arg(&key);
+        ask.cmd("HKEYS").arg(Inner::nodes_key()).cmd("HGETALL").arg(Inner::settled_key());
         loop {
             let mut answers = self.writes.ask(&ask).await?.into_iter();
             let there = answers.next().map(list).unwrap_or_default().into_iter().filter_map(bytes);
@@ -238,6 +251,11 @@ impl Inner {
         let known = self.partitions().await.unwrap_or_default();
         known.into_iter().for_each(|partition| self.relay.wrote(partition));
     }
+}
+
+/// Runs as one text.
+fn named(runs: &BTreeSet<String>) -> String {
+    runs.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
 }
 
 /// Who is there and in charge of what, for somebody who is no node.
@@ -278,8 +296,10 @@ pub(super) async fn tell(inner: Arc<Inner>, mut telling: mpsc::Receiver<Word>) {
         let Ok(message) = postcard::to_stdvec(&(members.me, words)) else { continue };
         let mut publish = redis::pipe();
         publish.cmd("PUBLISH").arg(CHANNEL).arg(message);
-        // Lost with the connection: whoever hears is told to look when it hears again.
-        let _lost = inner.reads.write(&publish).await;
+        if inner.reads.write(&publish).await.is_err() {
+            // They may not have arrived: the next message says so. Until one does, the others look anyway.
+            members.lost.fetch_add(1, SeqCst);
+        }
     }
 }
 

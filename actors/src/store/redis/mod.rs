@@ -423,6 +423,8 @@ fn refused(address: &str, e: LinkError) -> OpenError {
 #[cfg(test)]
 pub(in crate::store) mod cluster_tests;
 #[cfg(test)]
+mod members_tests;
+#[cfg(test)]
 mod replicas_tests;
 #[cfg(test)]
 mod rollback_tests;

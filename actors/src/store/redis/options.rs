@@ -103,6 +103,20 @@ pub enum OpenError {
 }
 
 impl RedisOptions {
+    /// For one Redis, in clear, with durability `fsync`, by somebody who accepts and works nothing.
+    #[must_use]
+    pub fn at(url: String) -> RedisOptions {
+        RedisOptions {
+            urls: vec![url],
+            tls: TlsOptions::default(),
+            is_cluster: false,
+            replication: None,
+            assume_durability: false,
+            receipts: None,
+            member: None,
+        }
+    }
+
     /// What all connections share.
     ///
     /// # Errors

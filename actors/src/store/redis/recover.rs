@@ -89,6 +89,9 @@ pub(super) async fn settle(inner: &Inner) -> Result<(), Unsettled> {
     let before = inner.writes.shared.runs.lock().clone();
     if before.as_ref().is_some_and(|before| before.is_subset(&runs)) {
         // Primaries that joined a cluster: what they have came from those that are known, and still are.
+        if let Some(members) = &inner.members {
+            beside.say_settled(members, &runs).await?;
+        }
         *inner.writes.shared.runs.lock() = Some(runs);
         return Ok(());
     }

@@ -20,7 +20,8 @@ use super::place::{SHARDS, Slot};
 use super::program::counted;
 use super::replies::pairs;
 use crate::domain::ids::ClientNo;
-use crate::ports::store::{CommitError, first_of_turn, turn_of};
+use crate::ports::store::CommitError;
+use crate::ports::turns::{first_of_turn, turn_of};
 use crate::store::keys;
 use crate::store::rows;
 

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::tests::{DURABLE, Redis, recent, until};
 use super::*;
-use crate::ports::store::{FeedBounds, SharedStore, Verdict, first_of_turn};
+use crate::ports::store::{FeedBounds, SharedStore, Verdict};
+use crate::ports::turns::first_of_turn;
 use crate::store::contract::{CLIENT, accept};
 
 fn copy(from: &Path, to: &Path) {

@@ -46,7 +46,7 @@ impl Redis {
     }
 
     pub(super) fn options(&self) -> RedisOptions {
-        options(vec![self.url()])
+        RedisOptions::at(self.url())
     }
 
     pub(super) fn open(&self) -> Result<RedisStore, OpenError> {
@@ -65,19 +65,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _gone = self.server.kill();
         let _reaped = self.server.wait();
-    }
-}
-
-/// Nothing out of the ordinary.
-pub(super) fn options(urls: Vec<String>) -> RedisOptions {
-    RedisOptions {
-        urls,
-        tls: TlsOptions::default(),
-        is_cluster: false,
-        replication: None,
-        assume_durability: false,
-        receipts: None,
-        member: None,
     }
 }
 
@@ -371,8 +358,8 @@ async fn a_redis_that_would_lose_what_it_acknowledged_is_refused() {
 
 #[test]
 fn a_password_is_in_no_message() {
-    let urls = vec!["redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned()];
-    let Err(e) = RedisStore::open(&options(urls)) else { panic!("who is there?") };
+    let url = "redis://wavegate:geheim-geheim@127.0.0.1:1".to_owned();
+    let Err(e) = RedisStore::open(&RedisOptions::at(url)) else { panic!("who is there?") };
     let said = format!("{} {e:?}", link::with_causes(&e));
     assert!(said.contains("127.0.0.1:1") && !said.contains("geheim"), "{said}");
 }

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use super::tests::{DURABLE, Redis, options, recent};
+use super::tests::{DURABLE, Redis, recent};
 use super::*;
 use crate::ports::store::{SharedStore, Verdict};
 use crate::store::contract::accept;
@@ -33,9 +33,9 @@ fn start(dir: &Path, asks_back: bool) -> (Redis, RedisOptions) {
         ["--requirepass", "geheim-geheim"],
     ];
     let settings: Vec<&str> = DURABLE.into_iter().chain(settings.into_iter().flatten()).collect();
-    let urls = vec![format!("rediss://:geheim-geheim@127.0.0.1:{port}")];
+    let url = format!("rediss://:geheim-geheim@127.0.0.1:{port}");
     let tls = TlsOptions { ca_file: Some(cert), client: None };
-    (Redis::start(&settings), RedisOptions { tls, ..options(urls) })
+    (Redis::start(&settings), RedisOptions { tls, ..RedisOptions::at(url) })
 }
 
 fn said(refused: Result<RedisStore, OpenError>) -> String {
