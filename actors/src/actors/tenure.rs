@@ -53,6 +53,9 @@ pub(super) struct Tenure {
     steady: Option<(Instant, Instant)>,
     /// What is assigned to this node and not its own yet.
     coming: BTreeMap<Charge, Coming>,
+    /// What other nodes have let go of, and when they said so: often before this node has read that it
+    /// is to have it.
+    let_go: BTreeMap<PartitionId, Instant>,
     published: BTreeMap<PartitionId, Snapshot>,
     looks: u32,
     /// Another process lives under this node's id.
@@ -217,7 +220,8 @@ impl House {
                 // Nobody knows whose it was.
                 None => others.is_empty(),
             };
-            if is_free {
+            let said = self.tenure.let_go.remove(&partition);
+            if is_free || said.is_some_and(|at| at.elapsed() < HANDOVER) {
                 free.push(partition);
             } else {
                 self.tenure.coming.insert(charge, Coming::Awaited);
@@ -228,6 +232,15 @@ impl House {
         self.take(free, ctx);
         if !awaited.is_empty() {
             ctx.run_later(HANDOVER, move |house, ctx| house.released(awaited, ctx));
+        }
+    }
+
+    /// The node before has let go of it.
+    fn heard_released(&mut self, partition: PartitionId, ctx: &mut Context<Self>) {
+        if self.tenure.coming.contains_key(&Charge::Warehouse(partition)) {
+            self.released(vec![partition], ctx);
+        } else {
+            self.tenure.let_go.insert(partition, Instant::now());
         }
     }
 
@@ -349,7 +362,7 @@ impl House {
             }
             Word::Fed(client) => node.bell.ring(client),
             Word::Endpoints => node.hooks.look(),
-            Word::Released(partition) => self.released(vec![partition], ctx),
+            Word::Released(partition) => self.heard_released(partition, ctx),
             Word::Published { partition, snapshot } => {
                 if !node.ownership.holds_warehouse(partition)
                     && let Some(desk) = node.desks.get(&partition)
