@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::World;
@@ -40,7 +40,9 @@ pub(crate) struct Life {
     /// True when the last write is applied and only its answer is lost.
     applies_last: AtomicBool,
     /// Stopped, as by SIGSTOP: it reads, writes and calls nothing before it is woken.
-    asleep: watch::Sender<bool>,
+    asleep: AtomicBool,
+    /// Wakes whoever waits in the order in which they began to: a `watch` wakes in a random one.
+    wakes: Notify,
 }
 
 /// How a life ends.
@@ -72,7 +74,8 @@ impl Life {
             over: CancellationToken::new(),
             writes_left: AtomicI64::new(i64::MAX),
             applies_last: AtomicBool::new(false),
-            asleep: watch::channel(false).0,
+            asleep: AtomicBool::new(false),
+            wakes: Notify::new(),
         })
     }
 
@@ -114,20 +117,19 @@ impl Life {
 
     /// Stops it for a while.
     pub(crate) fn sleep(self: &Arc<Self>, pause: Duration) {
-        self.asleep.send_replace(true);
+        self.asleep.store(true, SeqCst);
         let life = self.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            life.asleep.send_replace(false);
+            life.asleep.store(false, SeqCst);
+            life.wakes.notify_waiters();
         });
     }
 
     /// Goes on only while the node lives and is awake: a dead one hears and says nothing.
     pub(crate) async fn go_on(&self) {
-        let mut asleep = self.asleep.subscribe();
-        while *asleep.borrow_and_update() {
-            // The sender is in `self`.
-            let _awake = asleep.changed().await;
+        while self.asleep.load(SeqCst) {
+            self.wakes.notified().await;
         }
         if self.is_over() {
             std::future::pending::<()>().await;

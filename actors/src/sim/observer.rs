@@ -56,11 +56,15 @@ struct Seen {
     /// The last number of each feed.
     feeds: BTreeMap<ClientNo, u64>,
     stock: BTreeMap<StockOf, Sums>,
-    /// When feeds were last told of positions, and how often the clock had been set by then.
-    told: BTreeMap<StockOf, (Option<usize>, Timestamp)>,
+    /// When feeds were last told of positions, and by which clock.
+    told: BTreeMap<StockOf, (Option<ClockOf>, Timestamp)>,
 }
 
 type StockOf = (PartitionId, ClientNo, Sku);
+
+/// Times of one clock can be compared: how often it had been set, and whose it is where nodes that share
+/// have clocks of their own (0 where they have not).
+type ClockOf = (usize, u64);
 
 /// A transaction as it was last seen.
 struct Known {
@@ -272,7 +276,7 @@ impl Observer {
             announced.push((new.client, new.id, Points::Estimate(new.version).number()));
         }
         seen.feeds(world, announced);
-        seen.told(world, fence.partition, turn);
+        seen.told(world, fence, turn);
         seen.promised(world, turn);
         for key in touched {
             let (partition, client, sku) = key.clone();
@@ -355,7 +359,9 @@ impl Seen {
     }
 
     /// What a turn tells of positions is what they are, and no more often than once a second.
-    fn told(&mut self, world: &World, home: PartitionId, turn: &TurnCommit) {
+    fn told(&mut self, world: &World, fence: Fence, turn: &TurnCommit) {
+        let home = fence.partition;
+        let owner = if world.profile.shared { fence.epoch } else { 0 };
         for ((client, sku), at) in &turn.told {
             world.observer.saw("stock told");
             let last = self.feeds.get(client).copied().unwrap_or_default();
@@ -371,10 +377,10 @@ impl Seen {
             }
             // Between two steps of the clock its times can be compared; one that lies ahead was read
             // before the last step.
-            let settings = (world.clock.now() >= *at).then(|| world.clock.settings());
+            let clock = (world.clock.now() >= *at).then(|| (world.clock.settings(), owner));
             let key = (home, *client, sku.clone());
-            let Some((settings_then, before)) = self.told.insert(key, (settings, *at)) else { continue };
-            if settings.is_some() && settings == settings_then && at.since(before) < TOLD_AT_MOST_EVERY {
+            let Some((clock_then, before)) = self.told.insert(key, (clock, *at)) else { continue };
+            if clock.is_some() && clock == clock_then && at.since(before) < TOLD_AT_MOST_EVERY {
                 world.violated("INV-5", format!("{sku} of {client:?} is told of at {before:?} and {at:?}"));
             }
         }
