@@ -13,8 +13,8 @@ const BEGINS: Timestamp = Timestamp(1_795_478_400_000);
 /// The clock is never more than this from the true time: what a wrong zone or a bad server does.
 const OFF_MAX_MS: i64 = 3 * 3_600_000;
 
-/// How far a node's clock may drift from the world's, in milliseconds.
-const NODE_AHEAD_MAX_MS: i64 = 3_000;
+/// How far a node's clock may drift from the world's either way, in milliseconds.
+const NODE_OFF_MAX_MS: i64 = 3_000;
 
 /// The wall clock.
 pub(crate) struct WorldClock {
@@ -74,8 +74,13 @@ impl NodeClock {
     /// Begins now.
     pub(crate) fn new(world: Arc<WorldClock>, off_ms: i64, drift_ppm: i64) -> NodeClock {
         // Stamps may be as far in the future as a clock that gains is ahead within a world.
-        world.ahead_max_ms.fetch_add(NODE_AHEAD_MAX_MS, SeqCst);
+        world.ahead_max_ms.fetch_add(NODE_OFF_MAX_MS, SeqCst);
         NodeClock { world, began: Instant::now(), off_ms, drift_ppm }
+    }
+
+    /// The earliest that a node's clock may say while the world's says `now`.
+    pub(crate) fn earliest(now: Timestamp) -> Timestamp {
+        Timestamp(now.0 - NODE_OFF_MAX_MS)
     }
 }
 
@@ -84,7 +89,7 @@ impl Clock for NodeClock {
         let Timestamp(now) = self.world.now();
         let lived = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
         let off = self.off_ms + lived.saturating_mul(self.drift_ppm) / 1_000_000;
-        Timestamp(now + off.clamp(-NODE_AHEAD_MAX_MS, NODE_AHEAD_MAX_MS))
+        Timestamp(now + off.clamp(-NODE_OFF_MAX_MS, NODE_OFF_MAX_MS))
     }
 }
 

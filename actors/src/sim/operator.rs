@@ -54,8 +54,9 @@ impl Workload {
     }
 
     /// Redrives what is kept aside for the deaths of trees. One that goes on killing stays aside: there
-    /// is none in a world whose faults have healed.
-    pub(crate) async fn redrive(&self, handle: &Handle) {
+    /// is none in a world whose faults have healed. True when there was something.
+    pub(crate) async fn redrive(&self, handle: &Handle) -> bool {
+        let mut found = false;
         for home in (1..=self.world.profile.warehouses).map(PartitionId) {
             for (n, letter) in letters(&self.world, home).into_iter().filter(|(_, l)| is_by_deaths(l)) {
                 let asked = match letter.kind {
@@ -64,8 +65,10 @@ impl Workload {
                     DeadKind::Wave | DeadKind::Stock => Instruction::GiveUp(n),
                 };
                 self.instruct(handle, home, asked).await;
+                found = true;
             }
         }
+        found
     }
 
     async fn instruct(&self, handle: &Handle, home: PartitionId, asked: Instruction) {

@@ -222,13 +222,19 @@ impl Workload {
             self.submit_all(nodes.front(), vec![vec![said]]).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let world = self.world.clone();
+        self.stock_up(nodes).await;
+    }
+
+    /// More of every SKU than all orders want.
+    pub(crate) async fn stock_up(&mut self, nodes: &Nodes) {
+        self.step += 1;
+        let (world, step) = (self.world.clone(), self.step);
         for client in CLIENTS {
             for home in (1..=world.profile.warehouses).map(PartitionId) {
                 let write = self.writer(&world, nodes.front());
                 let receipts = (0..SKUS).map(|n| {
                     let (change, name) =
-                        (Change::Receipt { quantity: 1_000 }, format!("last-{}-{n}", home.0));
+                        (Change::Receipt { quantity: 1_000 }, format!("s{step}-{}-{n}", home.0));
                     write.movement_of(client, home, sku(n), change, &name)
                 });
                 let receipts = receipts.collect();
