@@ -29,13 +29,16 @@ struct Throughput {
 /// As fast as answers come; the most that the server accepts in a second.
 async fn throughput(bench: &Bench<'_>, report: &mut Report) -> Result<f64, Error> {
     let (ordered, random) = (References::Ordered, References::Random);
-    let rounds = bench.rounds("accept in Redis", async || {
-        Ok(Throughput {
-            ceiling: fresh(bench, Side::Ceiling, ordered, Pace::Answers).await?,
-            paused: fresh(bench, Side::Server(Wms::Paused), ordered, Pace::Answers).await?,
-            running: fresh(bench, Side::Server(Wms::AtOnce), ordered, Pace::Answers).await?,
-            random: fresh(bench, Side::Server(Wms::Paused), random, Pace::Answers).await?,
-        })
+    let all = [
+        (Side::Ceiling, ordered),
+        (Side::Server(Wms::Paused), ordered),
+        (Side::Server(Wms::AtOnce), ordered),
+        (Side::Server(Wms::Paused), random),
+    ];
+    let rounds = bench.rounds("accept in Redis", async |turn| {
+        let run = async |(side, references)| fresh(bench, side, references, Pace::Answers).await;
+        let [ceiling, paused, running, random] = turn.each(all, run).await?;
+        Ok(Throughput { ceiling, paused, running, random })
     });
     let rounds = rounds.await?;
     let rates = [
@@ -67,16 +70,16 @@ async fn throughput(bench: &Bench<'_>, report: &mut Report) -> Result<f64, Error
 async fn latency(bench: &Bench<'_>, report: &mut Report, rate: f64) -> Result<(), Error> {
     let (ordered, pace) = (References::Ordered, Pace::PerSecond(rate));
     let name = format!("accept in Redis at {rate:.0}/s");
-    let rounds = bench.rounds(&name, async || {
-        let ceiling = fresh(bench, Side::Ceiling, ordered, pace).await?;
-        Ok((ceiling, fresh(bench, Side::Server(Wms::Paused), ordered, pace).await?))
+    let sides = [Side::Ceiling, Side::Server(Wms::Paused)];
+    let rounds = bench.rounds(&name, async |turn| {
+        turn.each(sides, async |side| fresh(bench, side, ordered, pace).await).await
     });
     let rounds = rounds.await?;
     let measured = [
-        ("in Redis: p50 at half the rate, ceiling", rounds.series(|(ceiling, _)| ceiling.p50_ms)),
-        ("in Redis: p50 at half the rate, pipelines paused", rounds.series(|(_, paused)| paused.p50_ms)),
-        ("in Redis: p99 at half the rate, ceiling", rounds.series(|(ceiling, _)| ceiling.p99_ms)),
-        ("in Redis: p99 at half the rate, pipelines paused", rounds.series(|(_, paused)| paused.p99_ms)),
+        ("in Redis: p50 at half the rate, ceiling", rounds.series(|[ceiling, _]| ceiling.p50_ms)),
+        ("in Redis: p50 at half the rate, pipelines paused", rounds.series(|[_, paused]| paused.p50_ms)),
+        ("in Redis: p99 at half the rate, ceiling", rounds.series(|[ceiling, _]| ceiling.p99_ms)),
+        ("in Redis: p99 at half the rate, pipelines paused", rounds.series(|[_, paused]| paused.p99_ms)),
     ];
     measured.into_iter().for_each(|(name, values)| report.measure(name, "ms", values));
     Ok(())
@@ -86,26 +89,29 @@ async fn latency(bench: &Bench<'_>, report: &mut Report, rate: f64) -> Result<()
 /// processor time to spare, and what is counted is the first node's own.
 async fn second_node(bench: &Bench<'_>, report: &mut Report, rate: f64) -> Result<(), Error> {
     let pace = Pace::PerSecond(rate);
-    let rounds = bench.rounds("accept beside a second node", async || {
-        let alone = fresh(bench, Side::Server(Wms::Paused), References::Ordered, pace).await?;
-        Ok((alone, beside_another(bench, pace).await?))
+    let rounds = bench.rounds("accept beside a second node", async |turn| {
+        let run = async |beside| match beside {
+            true => beside_another(bench, pace).await,
+            false => fresh(bench, Side::Server(Wms::Paused), References::Ordered, pace).await,
+        };
+        turn.each([false, true], run).await
     });
     let rounds = rounds.await?;
-    let cpu = rounds.series(|(_, beside)| beside.cpu_us);
+    let cpu = rounds.series(|[_, beside]| beside.cpu_us);
     report.measure("in Redis: processor time of an order, beside a second node", "µs", cpu.clone());
-    let per_second = rounds.series(|(_, beside)| beside.per_second);
+    let per_second = rounds.series(|[_, beside]| beside.per_second);
     report.measure("in Redis: accepted beside a second node, at half the rate", "/s", per_second.clone());
     let checks = [
         (
             "redis.second_node",
             "in Redis: processor time an order beside a second node, over it alone",
-            cpu.over(&rounds.series(|(alone, _)| alone.cpu_us)),
+            cpu.over(&rounds.series(|[alone, _]| alone.cpu_us)),
             Target::AtMost(1.1),
         ),
         (
             "redis.second_node_redis",
             "in Redis: the same of Redis itself",
-            rounds.series(|(_, beside)| beside.redis_us).over(&rounds.series(|(alone, _)| alone.redis_us)),
+            rounds.series(|[_, beside]| beside.redis_us).over(&rounds.series(|[alone, _]| alone.redis_us)),
             Target::AtMost(1.1),
         ),
     ];

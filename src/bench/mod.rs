@@ -3,8 +3,8 @@
 //!
 //! The server is this same program as a child process on a fresh directory; the ceilings are
 //! children too, so that processor time and memory can be read of each alone. The load comes from
-//! this process. Runs alternate, so that a machine that slows down slows both sides; what counts
-//! is the median of the rounds' ratios. A round in which others used the machine is repeated.
+//! this process. Runs alternate, and their order too, so that a machine that slows down slows both
+//! sides; what counts is the median of the rounds' ratios. A round in which others used the machine is repeated.
 
 mod accept;
 mod accept_redis;
@@ -19,6 +19,7 @@ mod pipeline;
 mod process;
 mod redis;
 mod report;
+mod rounds;
 mod scale;
 mod server;
 mod sse;
@@ -162,18 +163,6 @@ struct Bench<'a> {
     tell: &'a dyn Fn(&str),
 }
 
-/// Rounds of something, and how many of them others spoiled.
-struct Rounds<T> {
-    all: Vec<T>,
-    spoiled: usize,
-}
-
-impl<T> Rounds<T> {
-    fn series(&self, value: impl Fn(&T) -> f64) -> statistics::Series {
-        self.all.iter().map(value).collect()
-    }
-}
-
 impl Bench<'_> {
     /// A fresh directory for a store.
     fn directory(&self) -> Result<TempDir, Error> {
@@ -208,39 +197,6 @@ impl Bench<'_> {
                 self.tell(&format!("{name}: waiting for other work on the machine to end"));
             }
         }
-    }
-
-    /// Runs a round again and again. One that others spoiled is repeated, but in all no more than
-    /// twice the rounds are run: on a machine that is never quiet something must be said too.
-    async fn rounds<T>(
-        &self,
-        name: &str,
-        mut round: impl AsyncFnMut() -> Result<T, Error>,
-    ) -> Result<Rounds<T>, Error> {
-        let pairs = self.options.pairs;
-        let mut repeats = if self.options.noisy { 0 } else { pairs };
-        let mut rounds = Rounds { all: Vec::with_capacity(pairs), spoiled: 0 };
-        while rounds.all.len() < pairs {
-            if !self.options.noisy {
-                self.quiet(name).await;
-            }
-            self.tell(&format!("{name}: round {} of {pairs}", rounds.all.len() + 1));
-            let watch = Watch::begin();
-            let measured = round().await?;
-            let others = watch.others();
-            let spoiled = machine::is_spoiled(others);
-            if spoiled {
-                let share = others * 100.0;
-                self.tell(&format!("{name}: other work took {share:.0} % of the machine meanwhile"));
-            }
-            if spoiled && repeats > 0 {
-                repeats -= 1;
-                continue;
-            }
-            rounds.spoiled += usize::from(spoiled);
-            rounds.all.push(measured);
-        }
-        Ok(rounds)
     }
 
     /// Refuses a run in which anything else than the wanted answer came.

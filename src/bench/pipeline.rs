@@ -23,11 +23,13 @@ struct Run {
 
 /// Measures it with few warehouses and with many.
 pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
-    let rounds = bench.rounds("pipeline", async || Ok((run(bench, FEW).await?, run(bench, MANY).await?)));
+    let rounds = bench.rounds("pipeline", async |turn| {
+        turn.each([FEW, MANY], async |warehouses| run(bench, warehouses).await).await
+    });
     let rounds = rounds.await?;
-    let (few, many) = (rounds.series(|r| r.0.per_second), rounds.series(|r| r.1.per_second));
-    report.measure("processor time of a whole order", "µs", rounds.series(|r| r.0.cpu_us));
-    let accepting = rounds.series(|r| bench.options.orders as f64 / r.0.accepted_in.as_secs_f64());
+    let (few, many) = (rounds.series(|r| r[0].per_second), rounds.series(|r| r[1].per_second));
+    report.measure("processor time of a whole order", "µs", rounds.series(|r| r[0].cpu_us));
+    let accepting = rounds.series(|r| bench.options.orders as f64 / r[0].accepted_in.as_secs_f64());
     report.measure("accepted meanwhile at 64 connections", "/s", accepting);
     report.measure("whole orders, 100 warehouses", "/s", many.clone());
     let whole = "whole orders, accepted to shipped, at a WMS that answers at once";

@@ -73,7 +73,7 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
     for (followers, per_second) in LOADS {
         let name = format!("{followers} streams at {per_second}/s");
         let rounds = bench
-            .rounds(&format!("sse: {name}"), async || {
+            .rounds(&format!("sse: {name}"), async |_| {
                 let dir = bench.directory()?;
                 let server = bench.options.passed.start(dir.path(), 1, Wms::Paused)?;
                 let ours = run(bench, Side::Server(server), followers, per_second).await?;
@@ -120,11 +120,11 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
 /// Accepting beside streams of other clients, over accepting without; the events come in both.
 async fn accepting(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
     let rounds = bench
-        .rounds("sse: accepting beside 1,000 streams", async || {
-            Ok((accept(bench, false).await?, accept(bench, true).await?))
+        .rounds("sse: accepting beside 1,000 streams", async |turn| {
+            turn.each([false, true], async |followed| accept(bench, followed).await).await
         })
         .await?;
-    let (without, beside) = (rounds.series(|r| r.0), rounds.series(|r| r.1));
+    let (without, beside) = (rounds.series(|r| r[0]), rounds.series(|r| r[1]));
     report.measure("accepted while 1,000 others get an event a second", "/s", without.clone());
     report.measure("the same while each of them is followed", "/s", beside.clone());
     let claim = "accepting beside 1,000 streams, each of another client with an event a second, over without";

@@ -14,9 +14,10 @@ use super::order::{self, Orders, References, UNITS};
 use super::process::Served;
 use super::redis::RedisServer;
 use super::report::{Check, Report, Target};
+use super::rounds::Rounds;
 use super::server::{self, Wms};
 use super::wire::{Answer, Connection};
-use super::{Bench, Error, Rounds, machine};
+use super::{Bench, Error, machine};
 
 /// Orders that are read in turn.
 const ORDERS: u64 = 1_000;
@@ -61,13 +62,16 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
     let url = url.as_deref();
     let bare_read = bare(dirs[1].path(), &recorded(&server, &ids[0], "").await?, url)?;
     let bare_not_modified = bare(dirs[2].path(), &recorded(&server, &ids[0], &matching).await?, url)?;
-    let rounds = bench.rounds("status", async || {
-        Ok(Round {
-            read: run(bench, &server, &server, &ids, "", 200).await?,
-            bare: run(bench, &bare_read, &server, &ids, "", 200).await?,
-            not_modified: run(bench, &server, &server, &ids, &matching, 304).await?,
-            bare_not_modified: run(bench, &bare_not_modified, &server, &ids, &matching, 304).await?,
-        })
+    let all = [
+        (&server, "", 200),
+        (&bare_read, "", 200),
+        (&server, matching.as_str(), 304),
+        (&bare_not_modified, matching.as_str(), 304),
+    ];
+    let rounds = bench.rounds("status", async |turn| {
+        let run = async |(asked, headers, wanted)| run(bench, asked, &server, &ids, headers, wanted).await;
+        let [read, bare, not_modified, bare_not_modified] = turn.each(all, run).await?;
+        Ok(Round { read, bare, not_modified, bare_not_modified })
     });
     let rounds = rounds.await?;
     if url.is_some() {
