@@ -11,7 +11,7 @@ COPY --from=build /build/target/release/wavegate /usr/local/bin/wavegate
 USER wavegate
 VOLUME /data
 EXPOSE 8080
-# Longer than shutdown.grace (20 s), or a stop would be a kill.
+# `docker stop` kills after 10 s: give it -t 25, more than shutdown.grace (20 s).
 STOPSIGNAL SIGTERM
 # What it keeps itself is in the volume: the embedded store, or on Redis the receipts of what it accepted.
 ENV WAVEGATE__STORE__EMBEDDED__DATA_DIR=/data

@@ -216,7 +216,7 @@ impl Keys {
 
 /// Who comes to a stream with a ticket, or with the cookie that one has set: a browser, which can send
 /// no key. `None` when the caller brings neither, or a key.
-pub(super) fn stream_guest(request: &ServiceRequest, state: &State) -> Result<Option<Grant>, Problem> {
+pub(super) async fn stream_guest(request: &ServiceRequest, state: &State) -> Result<Option<Grant>, Problem> {
     // Looked for first: most requests bring neither, and the pattern costs a walk over the routes.
     let brings = request.query_string().contains("ticket") || request.headers().contains_key(header::COOKIE);
     if !brings || request.headers().contains_key(header::AUTHORIZATION) {
@@ -240,10 +240,11 @@ pub(super) fn stream_guest(request: &ServiceRequest, state: &State) -> Result<Op
     let mut hosts = request.headers().get_all(header::HOST).filter_map(|host| host.to_str().ok());
     let secure = !hosts.next().is_some_and(is_loopback_authority);
     let now = state.engine.now();
-    match state.tickets.admit(request.path(), ticket.as_deref(), cookie, now, secure) {
+    match state.tickets.admit(request.path(), ticket.as_deref(), cookie, now, secure).await {
         Ok(grant) => Ok(Some(grant)),
         Err(Refused::OtherStream) => Err(Problem::TicketScope),
         Err(Refused::Unknown) => Err(Problem::Unauthorized),
+        Err(Refused::StoreUnavailable) => Err(Problem::StoreUnavailable),
     }
 }
 

@@ -84,7 +84,7 @@ async fn answer<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, Error> {
     let state = request.app_data::<web::Data<State>>().ok_or(Problem::Internal)?;
-    let guest = auth::stream_guest(&request, state)?.map(|grant| (grant, state.clone()));
+    let guest = auth::stream_guest(&request, state).await?.map(|grant| (grant, state.clone()));
     let caller = match &guest {
         Some((grant, _)) => Caller::Client(grant.client),
         None => state.keys.admit(&request)?,
@@ -101,7 +101,7 @@ async fn answer<B: MessageBody + 'static>(
             }
         }
         // What has opened nothing is not used up.
-        Ok(_) | Err(_) => state.tickets.give_back(grant),
+        Ok(_) | Err(_) => state.tickets.give_back(grant).await,
     }
     answered
 }

@@ -85,7 +85,7 @@ impl State {
             batch_body_max: options.batch_body_max,
             shown: ShownDocuments::new(),
             cors_origins: options.cors_origins.clone(),
-            tickets: Tickets::new(engine.store().secret("wavegate_stream")),
+            tickets: Tickets::of(engine.store().as_ref(), engine.now()),
             streams: Arc::new(Semaphore::new(options.streams_max)),
             streams_max: options.streams_max,
             streams_cut: AtomicU64::new(0),

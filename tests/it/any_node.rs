@@ -77,6 +77,45 @@ async fn a_stream_at_one_node_has_the_events_of_the_other_at_once_and_goes_on_th
     assert!(events.len() > 5, "{events:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_made_at_one_node_opens_its_stream_at_any_of_them_once() {
+    let nodes = Nodes::start(2).await;
+    let made = async |at: usize| {
+        let wants = json!({ "types": ["wavegate.order.*"] });
+        let (status, made) = post(&nodes.http, nodes.all[at].at("/v1/events/tickets"), &wants).await;
+        assert_eq!(status, 201, "{made}");
+        format!("/v1/events?ticket={}", made["ticket"].as_str().unwrap())
+    };
+    let open = async |at: usize, path: &str| {
+        let asked = nodes.http.get(nodes.all[at].at(path)).header("accept", "text/event-stream");
+        let answer = asked.send().await.unwrap();
+        (answer.status().as_u16(), answer.headers().get("set-cookie").cloned())
+    };
+    for (maker, first, then) in [(0, 1, 0), (1, 0, 1), (0, 0, 1)] {
+        let path = made(maker).await;
+        let (status, cookie) = open(first, &path).await;
+        assert_eq!(status, 200);
+        assert_eq!(open(then, &path).await.0, 401, "it was used");
+        // What it has set goes on at the other one.
+        let cookie = cookie.unwrap().to_str().unwrap().split(';').next().unwrap().to_owned();
+        let again = nodes.http.get(nodes.all[then].at(&path)).header("cookie", cookie);
+        assert_eq!(again.send().await.unwrap().status(), 200);
+    }
+    // Of two that come at the same time one is let in.
+    for _ in 0..10 {
+        let path = made(0).await;
+        let (one, other) = tokio::join!(open(0, &path), open(1, &path));
+        let mut both = [one.0, other.0];
+        both.sort();
+        assert_eq!(both, [200, 401]);
+    }
+    // Nobody is let in while nobody can say whether the ticket was used.
+    let path = made(0).await;
+    nodes.redis.signal("STOP");
+    assert_eq!(open(1, &path).await.0, 503);
+    nodes.redis.signal("CONT");
+}
+
 /// What a receiver of its own gets from an endpoint.
 struct Endpoint {
     id: String,

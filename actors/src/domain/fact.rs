@@ -237,7 +237,7 @@ pub enum ExceptionCode {
     InsufficientStock,
     /// The SKU was never received in this warehouse for this owner.
     UnknownSku,
-    /// The requested time to ship by cannot be met.
+    /// The requested time to ship by was past when the order was accepted.
     CutOffMissed,
     /// The WMS refused the release.
     WmsRejected,

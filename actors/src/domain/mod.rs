@@ -1,7 +1,7 @@
 //! The pure core: what orders, stock, releases and manifests are and how they change.
 //!
-//! A domain type decides (`-> Vec<Fact>` or a refusal), changes only by `apply`, and says by
-//! `owes` what it still owes the world. Nothing in this folder knows a clock, IO, async, JSON or
+//! A domain type decides (`-> Vec<Fact>` or a refusal), changes only by `apply`, and says what it still
+//! owes the world (a release that is ready for a wave, a question, a carton to load). Nothing in this folder knows a clock, IO, async, JSON or
 //! an actor; whoever calls it brings the time.
 
 pub mod cancellation;

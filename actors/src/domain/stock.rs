@@ -21,9 +21,9 @@ pub struct Position {
     pub on_hand: i64,
     /// Held for orders.
     pub reserved: u64,
-    /// On hand by the books, missing at a pick: not offered until counted.
+    /// On hand by the books, missing at a pick: not offered until a receipt or a count of the SKU.
     pub suspect: u64,
-    /// On the way from another warehouse.
+    /// On the way from another warehouse; always 0 in this version.
     pub in_transit: u64,
     /// Reserved beyond what a count found.
     pub shortfall: u64,

@@ -9,7 +9,10 @@
 //!   Time is the store's: no clock of a node is compared with another's.
 //! - The **assignment** names a node for each [`Charge`](crate::domain::spread::Charge). Any node writes
 //!   the next one when it no longer fits who is there; the version decides which of two counts.
-//! - **Words** pass between live nodes and may be lost. For each there is a slower way to the same end.
+//! - **Words** pass between live nodes and may be lost. For each there is a slower way to the same end, but for
+//!   `Ping`, which its caller asks for again.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -45,6 +48,16 @@ pub trait Membership: Send + Sync + 'static {
     /// Makes every fence of these partitions void, and sees to it that what their owners before have
     /// written reaches the feeds. Done in part when it fails; doing it again is safe.
     fn depose(&self, partitions: Vec<PartitionId>) -> BoxFuture<Result<(), CommitError>>;
+
+    /// True for whoever of all nodes is the first to use a name, which is remembered for `within` at
+    /// least.
+    ///
+    /// # Errors
+    /// When that is not known; the name may be used.
+    fn first_use(&self, name: [u8; 32], within: Duration) -> BoxFuture<Result<bool, CommitError>>;
+
+    /// Forgets that a name was used. It may be remembered all the same.
+    fn forget_use(&self, name: [u8; 32]) -> BoxFuture<()>;
 
     /// Tells the other nodes. It may be lost.
     fn tell(&self, word: Word);

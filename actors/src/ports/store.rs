@@ -261,7 +261,7 @@ pub enum Durability {
     Fsync,
     /// Nothing: for tests.
     Memory,
-    /// The same, and that machine's loss: other machines have it too.
+    /// What `Fsync` survives, and that machine's loss: other machines have it too.
     Replicated,
 }
 

@@ -2,7 +2,7 @@
 //! refused, words that are late or lost.
 
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -39,6 +39,7 @@ struct Known {
     nodes: BTreeMap<NodeId, Lease>,
     version: u64,
     homes: Homes,
+    used: BTreeSet<[u8; 32]>,
 }
 
 struct Lease {
@@ -176,6 +177,16 @@ impl Membership for Seat {
             .store
             .write(move |world| partitions.iter().try_for_each(|partition| world.depose(*partition)));
         Box::pin(async move { deposed.await?.wait().await })
+    }
+
+    fn first_use(&self, name: [u8; 32], _: Duration) -> BoxFuture<Result<bool, CommitError>> {
+        let used = self.store.write(move |world| Ok(world.cluster.known.lock().used.insert(name)));
+        Box::pin(async move { used.await?.wait().await })
+    }
+
+    fn forget_use(&self, name: [u8; 32]) -> BoxFuture<()> {
+        self.world.cluster.known.lock().used.remove(&name);
+        Box::pin(std::future::ready(()))
     }
 
     fn tell(&self, word: Word) {

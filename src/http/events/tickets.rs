@@ -45,7 +45,7 @@ pub(crate) async fn create(
     if !state.tickets.is_short_enough(client, &scope) {
         return Err(query::fault("types", FaultCode::TooLong, "are longer than a browser's cookie holds"));
     }
-    let (ticket, until) = state.tickets.make(client, scope, state.engine.now()).ok_or(Problem::Overloaded)?;
+    let (ticket, until) = state.tickets.make(client, &scope, state.engine.now());
     let made = Made { ticket, expires_at: WireTime(until) };
     let bytes = serde_json::to_vec(&made).map_err(|_| Problem::Internal)?;
     let mut response = HttpResponse::Created();

@@ -108,7 +108,10 @@ impl<'a> Families<'a> {
                 .map(|(kind, n)| ([("kind", kind)], n)),
         )?;
         self.counter(
-            plain("invariant_violations", "Invariants that did not hold, by id. Always 0."),
+            plain(
+                "invariant_violations",
+                "Invariants that did not hold, by id; anything but 0 is a fault of the program.",
+            ),
             tally.violations.iter().map(|(id, n)| ([("invariant", *id)], *n)),
         )?;
         self.counter(

@@ -193,9 +193,8 @@ impl Inner {
     }
 
     async fn depose_all(&self, partitions: Vec<PartitionId>) -> Result<(), CommitError> {
-        let deposing = futures_util::stream::iter(partitions);
-        let mut deposing =
-            deposing.map(|partition| self.depose(partition)).buffer_unordered(DEPOSED_TOGETHER);
+        let deposing = futures_util::stream::iter(partitions).map(|partition| self.depose(partition));
+        let mut deposing = deposing.buffer_unordered(DEPOSED_TOGETHER);
         while let Some(deposed) = deposing.next().await {
             deposed?;
         }
@@ -411,6 +410,18 @@ impl Membership for Nodes {
         let inner = Arc::clone(&self.inner);
         let task = self.runtime.spawn(async move { inner.depose_all(partitions).await });
         Box::pin(async move { task.await.unwrap_or_else(|_| Err(closed())) })
+    }
+
+    fn first_use(&self, name: [u8; 32], within: Duration) -> BoxFuture<Result<bool, CommitError>> {
+        let inner = Arc::clone(&self.inner);
+        let task = self.runtime.spawn(async move { inner.first_use(name, within).await });
+        Box::pin(async move { task.await.unwrap_or_else(|_| Err(closed())) })
+    }
+
+    fn forget_use(&self, name: [u8; 32]) -> BoxFuture<()> {
+        let inner = Arc::clone(&self.inner);
+        let task = self.runtime.spawn(async move { inner.forget_use(name).await });
+        Box::pin(async move { drop(task.await) })
     }
 
     fn tell(&self, word: Word) {

@@ -166,3 +166,17 @@ async fn a_run_is_used_when_every_node_that_is_there_has_settled_it_or_its_lease
     assert!(settled(&two).await < LEASE, "the other one has");
     assert!(settled(&one).await < LEASE);
 }
+
+#[tokio::test]
+async fn of_all_nodes_one_is_the_first_to_use_a_name_until_it_is_forgotten() {
+    let (redis, dir) = (Redis::start(&DURABLE), tempfile::tempdir().unwrap());
+    let (one, two) = (open(&redis, &dir, "a"), open(&redis, &dir, "b"));
+    let (name, within) = ([7; 32], Duration::from_secs(60));
+    let (first, second) = tokio::join!(one.nodes.first_use(name, within), two.nodes.first_use(name, within));
+    assert_ne!(first.unwrap(), second.unwrap());
+    assert!(two.nodes.first_use([8; 32], within).await.unwrap(), "another name");
+    assert!(!one.nodes.first_use([8; 32], within).await.unwrap());
+    one.nodes.forget_use(name).await;
+    assert!(two.nodes.first_use(name, Duration::from_millis(20)).await.unwrap());
+    until("its time is over", async || one.nodes.first_use(name, within).await.unwrap().then_some(())).await;
+}

@@ -14,6 +14,7 @@
 //! | `wg:{meta}:names` | hash | table `meta`: store id, serials, warehouses, clients, secret | start, lease of serials |
 //! | `wg:{meta}:nodes` | hash | node → until when its lease lasts (ms of this Redis), its process, its name | each node; whoever finds a lease over deletes it |
 //! | `wg:{meta}:homes` | string | a version and which node is in charge of what | any node |
+//! | `wg:{meta}:used:<name>` | string with an end | that a name that may be used once was (a ticket) | any node |
 //! | `wg:{meta}:settled` | hash | node → the runs of Redis that it has put its receipts back into | each node |
 //! | `wg:{meta}:partitions` | set | partitions that were ever written | before the first write of each |
 //! | `wg:{meta}:hooks` | hash | endpoint id → its client | before an endpoint is created, after it is purged |
@@ -135,6 +136,7 @@ mod slots;
 mod store;
 mod sweep;
 mod transact;
+mod uses;
 mod watch;
 
 use std::collections::BTreeSet;
