@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::World;
 use super::disk::at_once;
+use super::operator::is_by_deaths;
 use super::profile::Outcome;
 use crate::domain::command::{Change, Command};
 use crate::domain::fact::{Fact, MoveFact, Recorded};
@@ -246,6 +247,9 @@ impl Observer {
         }
         for letter in dead {
             world.note(format_args!("  kept aside {:?} {:?}: {}", letter.kind, letter.id, letter.reason));
+            if written && is_by_deaths(letter) {
+                self.saw("kept aside for deaths");
+            }
         }
         if !settled.is_empty() || trouble.is_some() {
             world.note(format_args!("  settled {settled:?} trouble {trouble:?}"));

@@ -81,6 +81,9 @@ impl FaultyStore {
 
     fn delay(&self) -> Duration {
         let stalls = self.world.strikes(self.world.profile.stalls);
+        if stalls {
+            self.world.observer.saw("store stalls");
+        }
         self.world.pause(if stalls { STALL_MS } else { CALL_MS })
     }
 
@@ -120,6 +123,9 @@ impl FaultyStore {
     ) -> BoxFuture<Result<T, ReadError>> {
         let (world, life) = (self.world.clone(), self.life.clone());
         let refused = world.strikes(world.profile.refused);
+        if refused {
+            world.observer.saw("reads refused");
+        }
         let pause = self.delay() / 4;
         Box::pin(async move {
             tokio::time::sleep(pause).await;
