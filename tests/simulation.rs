@@ -16,7 +16,7 @@ const FOUND_WITHIN: u64 = 100;
 /// Failures that a long run prints.
 const FAILURES_MAX: usize = 20;
 /// What must have happened in every hundred harsh worlds, beside a panic at every fault point: one in which it did not proves nothing.
-const MUST_HAPPEN: [&str; 63] = [
+const MUST_HAPPEN: [&str; 64] = [
     "acknowledged",
     "applied",
     "assignments",
@@ -51,6 +51,7 @@ const MUST_HAPPEN: [&str; 63] = [
     "nodes asleep",
     "nodes drained",
     "nodes judged",
+    "owners overtaken",
     "panics",
     "panics over an order",
     "pauses",

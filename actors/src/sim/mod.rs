@@ -110,7 +110,6 @@ impl World {
 /// When the world itself cannot be set up.
 #[must_use]
 pub fn run(seed: u64, profile: Profile) -> Outcome {
-    panics::begin(profile.planted.is_some());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -133,6 +132,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         strikes: Strikes::default(),
         unwritten: AtomicUsize::new(0),
     });
+    panics::begin(&world);
     let wms = Arc::new(WorldWms::new(world.clone()));
     let mut workload = Workload::new(world.clone());
     let mut lives = world.profile.deaths + 1;

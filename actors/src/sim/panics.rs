@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Arc, Weak};
 
 use super::World;
 use crate::domain::ids::PartitionId;
@@ -20,21 +21,19 @@ pub(super) struct Strikes {
 }
 
 impl World {
-    /// A panic that the world did not mean is a bug. Only an owner that has lost its partition may
-    /// meet in the store what its memory cannot explain: its tree is dropped, its commit refused.
+    /// A panic that the world did not mean is a bug. Only an owner that does not know yet that it has lost
+    /// its partition may meet in the store what its memory cannot explain.
     pub(super) fn look_at_panics(&self) {
-        for what in PANICS.with(|p| p.found.take()) {
+        for (what, may_be_stale) in PANICS.with(|p| p.found.take()) {
             self.note(format_args!("a panic that nobody meant: {what}"));
-            if self.observer.count("rivals") == 0 {
-                self.violated("INV-1", format!("a panic that nobody meant: {what}"));
-            } else {
+            if may_be_stale {
                 self.observer.saw("panics of stale owners");
+            } else {
+                self.violated("INV-1", format!("a panic that nobody meant: {what}"));
             }
         }
     }
-}
 
-impl World {
     /// Whether an order kills who works it: drawn once.
     fn is_poisoned(&self, reference: &str) -> bool {
         let mut poisoned = self.strikes.poisoned.lock();
@@ -129,8 +128,10 @@ struct Panics {
     expected: Cell<bool>,
     /// A world runs here: what panics is its business.
     kept: Cell<bool>,
-    /// Panics that nobody meant.
-    found: RefCell<Vec<String>>,
+    /// The world that runs here.
+    world: RefCell<Weak<World>>,
+    /// Panics that nobody meant, and whether there was a stale owner then.
+    found: RefCell<Vec<(String, bool)>>,
 }
 
 impl Panics {
@@ -139,6 +140,7 @@ impl Panics {
             meant: Cell::new(false),
             expected: Cell::new(false),
             kept: Cell::new(false),
+            world: RefCell::new(Weak::new()),
             found: RefCell::new(Vec::new()),
         }
     }
@@ -149,7 +151,9 @@ impl Panics {
             return true;
         }
         if self.kept.get() {
-            self.found.borrow_mut().push(what.to_string());
+            let world = self.world.borrow().upgrade();
+            let may_be_stale = world.is_some_and(|world| world.observer.has_stale_owners());
+            self.found.borrow_mut().push((what.to_string(), may_be_stale));
         }
         self.kept.get()
     }
@@ -173,11 +177,12 @@ fn hush() {
     });
 }
 
-/// A world begins on this thread; `expected` when a bug is planted in it.
-pub(super) fn begin(expected: bool) {
+/// A world begins on this thread. What panics there is to be expected when a bug is planted.
+pub(super) fn begin(world: &Arc<World>) {
     hush();
     PANICS.with(|p| {
-        p.expected.set(expected);
+        p.expected.set(world.profile.planted.is_some());
+        p.world.replace(Arc::downgrade(world));
         p.kept.set(true);
     });
 }

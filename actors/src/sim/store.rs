@@ -224,7 +224,8 @@ impl Store for FaultyStore {
     }
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
-        self.write(move |w| w.take(partition, nonce))
+        let life = self.life();
+        self.write(move |w| w.take(partition, nonce, &life))
     }
 
     fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {
