@@ -5,7 +5,7 @@
 //! restart; so a reader looks by itself now and then too. It must never carry an event.
 
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use tokio::sync::Notify;
@@ -19,7 +19,8 @@ pub(crate) struct Bell(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     listeners: AtomicUsize,
-    feeds: RwLock<HashMap<ClientNo, Arc<Clapper>>>,
+    /// In order, so that all are rung in the same one every time.
+    feeds: RwLock<BTreeMap<ClientNo, Arc<Clapper>>>,
 }
 
 /// One feed's. Listeners are woken in the order in which they began to wait: a `watch` wakes them in

@@ -108,6 +108,7 @@ async fn read(node: Arc<Node>, client: ClientNo, feed: Arc<Feed>) -> End {
         match page(&node, client, feed.last.load(SeqCst)).await {
             Ok(Some(Page { events, last, more })) => {
                 let _handling = node.feed_hub.handle();
+                node.faults.strike(FaultPoint::FeedHubReads, None);
                 for event in events {
                     feed.events.send(event);
                 }

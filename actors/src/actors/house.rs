@@ -163,6 +163,7 @@ impl House {
 
     fn look_around(&mut self, ctx: &mut Context<Self>) {
         let _handling = self.node.house.handle();
+        self.node.faults.strike(FaultPoint::HouseLooks, None);
         let now = self.node.now();
         let desks: Vec<_> = self.node.desks.iter().map(|(p, d)| (*p, d.clone())).collect();
         for (partition, desk) in desks {
@@ -281,6 +282,7 @@ impl Handler<TreeDown> for House {
     fn handle(&mut self, down: TreeDown, ctx: &mut Self::Context) {
         let TreeDown { partition, start, panicked } = down;
         let _handling = self.node.house.handle();
+        self.node.faults.strike(FaultPoint::HouseTreeDown, Some(partition));
         match self.trees.get(&partition) {
             Some(Tree::Running { start: running, .. }) if *running == start => {}
             Some(Tree::Leaving { start: leaving, .. }) if *leaving == start => {
@@ -327,6 +329,7 @@ impl Handler<Drain> for House {
     type Result = ();
 
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
+        self.node.faults.strike(FaultPoint::HouseDrains, None);
         // A commit in flight is durable or not at all; what was not acted on is owed at the next start.
         self.token.cancel();
         // From here on the lease says that this node leaves.

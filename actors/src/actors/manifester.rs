@@ -174,6 +174,7 @@ impl Handler<Gated<Load>> for Manifester {
 
     fn handle(&mut self, gated: Gated<Load>, _: &mut Self::Context) -> Self::Result {
         let _handling = self.site.desk.vitals().manifester.handle();
+        self.site.strike(FaultPoint::ManifesterLoads);
         for load in gated.message.0 {
             let group = self.groups.entry((load.carrier, load.service_level)).or_default();
             let key = (load.carton.sscc, load.carton.release);

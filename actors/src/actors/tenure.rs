@@ -27,6 +27,7 @@ use super::tripwire::Stop;
 use super::webhooks::ping_here;
 use crate::domain::ids::PartitionId;
 use crate::domain::spread::{Charge, NodeId, spread};
+use crate::ports::faults::FaultPoint;
 use crate::ports::membership::{Member, RenewError, Roster, Word};
 use crate::ports::store::CommitError;
 
@@ -121,6 +122,7 @@ impl House {
         let asked = Instant::now();
         let renewed = membership.renew(self.node.is_ending(), self.tenure.is_steady(asked));
         ctx.spawn(renewed.into_actor(self).map(move |renewed, house, ctx| {
+            house.node.faults.strike(FaultPoint::HouseAgrees, None);
             house.tenure.renewing = false;
             match renewed {
                 Ok(roster) => {
@@ -340,6 +342,7 @@ impl House {
     /// Another node has said something.
     fn heard(&mut self, word: Word, ctx: &mut Context<Self>) {
         let _handling = self.node.house.handle();
+        self.node.faults.strike(FaultPoint::HouseHears, None);
         let node = &self.node;
         match word {
             Word::Missed => {

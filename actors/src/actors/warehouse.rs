@@ -169,6 +169,7 @@ impl Actor for Warehouse {
         let taking = take(self.site.clone(), self.site.node.entropy.next());
         ctx.spawn(taking.into_actor(self).map(|taken, warehouse, ctx| {
             let _handling = warehouse.site.desk.vitals().warehouse.handle();
+            warehouse.site.strike(FaultPoint::WarehouseTaken);
             let begun = taken.map(|(fence, image)| warehouse.begin(fence, &image, ctx));
             if let Err(why) = begun {
                 warehouse.site.desk.excuse();
@@ -186,6 +187,7 @@ impl Handler<ChildDown> for Warehouse {
 
     fn handle(&mut self, ChildDown { child, panicked }: ChildDown, ctx: &mut Self::Context) {
         let _handling = self.site.desk.vitals().warehouse.handle();
+        self.site.strike(FaultPoint::WarehouseChildDown);
         let in_hand = self.site.in_hand.lock().filter(|_| panicked && child == ActorType::Pipeline);
         if let Some(order) = in_hand {
             self.site.desk.blame(order, self.site.node.now());

@@ -132,6 +132,7 @@ impl WmsLink {
     }
 
     fn answered(&mut self, id: CallId, answer: Result<Option<Answer>, WmsError>, ctx: &mut Context<Self>) {
+        self.site.strike(FaultPoint::WmsLinkAnswered);
         let call = self.under_way.remove(&id);
         match answer {
             Ok(answer) => {
@@ -256,6 +257,7 @@ impl Handler<Gated<Collect>> for WmsLink {
 
     fn handle(&mut self, _: Gated<Collect>, _: &mut Self::Context) -> Self::Result {
         let _handling = self.site.desk.vitals().wms_link.handle();
+        self.site.strike(FaultPoint::WmsLinkCollects);
         self.show();
         MessageResult(std::mem::take(&mut self.answers))
     }
@@ -277,6 +279,7 @@ impl Handler<Gated<Perform>> for WmsLink {
 
     fn handle(&mut self, gated: Gated<Perform>, ctx: &mut Self::Context) -> Self::Result {
         let _handling = self.site.desk.vitals().wms_link.handle();
+        self.site.strike(FaultPoint::WmsLinkPerforms);
         let Perform { waves, questions, manifests, silent, dropped } = gated.message;
         for wave in dropped {
             self.waiting.remove(&CallId::Wave(wave));

@@ -2,15 +2,29 @@
 
 use crate::domain::ids::PartitionId;
 
-/// A place in an actor where a fault can strike.
+/// A place in an actor where a fault can strike: one in each handler, named for the actor and the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FaultPoint {
-    /// The House handles a signal.
+    /// The House is told to wake a warehouse.
     House,
+    /// The House looks around.
+    HouseLooks,
+    /// The House has read who is there, and is to go by it.
+    HouseAgrees,
+    /// The House hears what another node has said.
+    HouseHears,
+    /// The House hears that a tree is gone.
+    HouseTreeDown,
+    /// The House is told to end.
+    HouseDrains,
     /// Ingestion handles a submission.
     Ingestion,
     /// The Warehouse supervisor begins its tree.
     Warehouse,
+    /// The Warehouse supervisor has taken its partition, and no child runs yet.
+    WarehouseTaken,
+    /// The Warehouse supervisor hears that a child is gone.
+    WarehouseChildDown,
     /// The Pipeline has gathered a turn.
     PipelineGathered,
     /// The Pipeline has a durable commit and has not yet acted on it.
@@ -19,29 +33,115 @@ pub enum FaultPoint {
     Inventory,
     /// The WmsLink plans waves.
     WmsLink,
+    /// The WmsLink hands its answers to a turn.
+    WmsLinkCollects,
+    /// The WmsLink is told what is owed to the WMS.
+    WmsLinkPerforms,
+    /// The WmsLink hears what came of a call, which no turn has yet.
+    WmsLinkAnswered,
     /// The Manifester decides.
     Manifester,
+    /// The Manifester takes cartons in.
+    ManifesterLoads,
     /// The FeedHub takes a follower in.
     FeedHub,
+    /// The FeedHub has read a page and has handed it to nobody.
+    FeedHubReads,
+    /// The Notifier is told to look.
+    NotifierLooks,
+    /// The Notifier has read which endpoints there are, and is to go by it.
+    NotifierAgrees,
+    /// The Notifier hears that an endpoint is gone.
+    NotifierChildDown,
+    /// The Notifier is told to end.
+    NotifierEnds,
+    /// A webhook endpoint has taken its deliveries over.
+    EndpointBegins,
+    /// A webhook endpoint hears that its record is another.
+    EndpointRefreshed,
     /// A webhook endpoint is asked for a ping.
     Endpoint,
     /// A webhook endpoint hears what came of an attempt, which is in no record yet.
     EndpointAnswered,
+    /// A webhook endpoint has a durable record and has not yet gone on.
+    EndpointRecorded,
+    /// A webhook endpoint is told to end.
+    EndpointFinishes,
 }
 
 impl FaultPoint {
-    /// All points that every world has: it needs no webhook endpoint to come there.
-    pub const ALL: [FaultPoint; 9] = [
+    /// All of them.
+    pub const ALL: [FaultPoint; 31] = [
         FaultPoint::House,
+        FaultPoint::HouseLooks,
+        FaultPoint::HouseAgrees,
+        FaultPoint::HouseHears,
+        FaultPoint::HouseTreeDown,
+        FaultPoint::HouseDrains,
         FaultPoint::Ingestion,
         FaultPoint::Warehouse,
+        FaultPoint::WarehouseTaken,
+        FaultPoint::WarehouseChildDown,
         FaultPoint::PipelineGathered,
         FaultPoint::PipelineDurable,
         FaultPoint::Inventory,
         FaultPoint::WmsLink,
+        FaultPoint::WmsLinkCollects,
+        FaultPoint::WmsLinkPerforms,
+        FaultPoint::WmsLinkAnswered,
         FaultPoint::Manifester,
+        FaultPoint::ManifesterLoads,
         FaultPoint::FeedHub,
+        FaultPoint::FeedHubReads,
+        FaultPoint::NotifierLooks,
+        FaultPoint::NotifierAgrees,
+        FaultPoint::NotifierChildDown,
+        FaultPoint::NotifierEnds,
+        FaultPoint::EndpointBegins,
+        FaultPoint::EndpointRefreshed,
+        FaultPoint::Endpoint,
+        FaultPoint::EndpointAnswered,
+        FaultPoint::EndpointRecorded,
+        FaultPoint::EndpointFinishes,
     ];
+
+    /// Its name in what is counted.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FaultPoint::House => "house wakes",
+            FaultPoint::HouseLooks => "house looks",
+            FaultPoint::HouseAgrees => "house agrees",
+            FaultPoint::HouseHears => "house hears",
+            FaultPoint::HouseTreeDown => "house loses a tree",
+            FaultPoint::HouseDrains => "house drains",
+            FaultPoint::Ingestion => "ingestion submits",
+            FaultPoint::Warehouse => "warehouse begins",
+            FaultPoint::WarehouseTaken => "warehouse taken",
+            FaultPoint::WarehouseChildDown => "warehouse loses a child",
+            FaultPoint::PipelineGathered => "pipeline gathered",
+            FaultPoint::PipelineDurable => "pipeline durable",
+            FaultPoint::Inventory => "inventory decides",
+            FaultPoint::WmsLink => "wms link plans",
+            FaultPoint::WmsLinkCollects => "wms link collects",
+            FaultPoint::WmsLinkPerforms => "wms link performs",
+            FaultPoint::WmsLinkAnswered => "wms link answered",
+            FaultPoint::Manifester => "manifester decides",
+            FaultPoint::ManifesterLoads => "manifester loads",
+            FaultPoint::FeedHub => "feed hub follows",
+            FaultPoint::FeedHubReads => "feed hub reads",
+            FaultPoint::NotifierLooks => "notifier looks",
+            FaultPoint::NotifierAgrees => "notifier agrees",
+            FaultPoint::NotifierChildDown => "notifier loses an endpoint",
+            FaultPoint::NotifierEnds => "notifier ends",
+            FaultPoint::EndpointBegins => "endpoint begins",
+            FaultPoint::EndpointRefreshed => "endpoint refreshed",
+            FaultPoint::Endpoint => "endpoint pings",
+            FaultPoint::EndpointAnswered => "endpoint answered",
+            FaultPoint::EndpointRecorded => "endpoint recorded",
+            FaultPoint::EndpointFinishes => "endpoint finishes",
+        }
+    }
 }
 
 /// Decides whether a fault strikes.

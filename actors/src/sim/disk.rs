@@ -4,6 +4,7 @@
 use futures_util::FutureExt;
 use std::sync::Arc;
 
+use super::life::Life;
 use super::{Planted, World};
 use crate::domain::ids::{ClientNo, PartitionId, TransactionId};
 use crate::ports::BoxFuture;
@@ -52,9 +53,14 @@ impl World {
     }
 
     /// Makes a caller the owner of a partition.
-    pub(crate) fn take(&self, partition: PartitionId, nonce: u64) -> Result<Fence, CommitError> {
+    pub(crate) fn take(
+        &self,
+        partition: PartitionId,
+        nonce: u64,
+        life: &Arc<Life>,
+    ) -> Result<Fence, CommitError> {
         let fence = at_once(self.disk.take(partition, nonce))?.reply;
-        self.observer.taken(self, fence);
+        self.observer.taken(self, fence, life);
         Ok(fence)
     }
 

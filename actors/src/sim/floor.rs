@@ -42,6 +42,7 @@ impl WorldWms {
         let world = &self.world;
         tokio::time::sleep(world.pause(600)).await;
         if self.draw(release, 3) < world.profile.late_rejects && self.reject_late(release) {
+            world.observer.saw("releases rejected late");
             return self.say(release, ReleaseReport::Rejected { code: "world".to_owned() }).await;
         }
         let advance = |to| self.books.lock().advance(release, to);
@@ -55,9 +56,23 @@ impl WorldWms {
         self.books.lock().pack(world, release, &reports);
         // Reordering is harmless: quantities are cumulative.
         if world.chance.below(2) == 0 {
+            if reports.len() > 1 {
+                world.observer.saw("reports out of order");
+            }
             reports.reverse();
         }
         for report in reports {
+            match report {
+                ReleaseReport::ShortPick(_) => world.observer.saw("short picks"),
+                ReleaseReport::Damaged(_) => world.observer.saw("damaged picks"),
+                ReleaseReport::Picking
+                | ReleaseReport::Picked(_)
+                | ReleaseReport::Shipped(_)
+                | ReleaseReport::Packed { .. }
+                | ReleaseReport::Cancelled
+                | ReleaseReport::CancelRefused
+                | ReleaseReport::Rejected { .. } => {}
+            }
             self.say(release, report).await;
         }
         advance(Step::Told);
@@ -129,6 +144,9 @@ impl WorldWms {
             report,
         };
         let again = world.strikes(world.profile.repeats);
+        if again {
+            world.observer.saw("reports repeated");
+        }
         for _ in 0..=usize::from(again) {
             while !self.confirmed(home, &confirmation).await {
                 tokio::time::sleep(AGAIN).await;

@@ -149,6 +149,8 @@ pub(crate) struct Nodes {
     seed: u64,
     first: Node,
     rival: Option<Node>,
+    /// How often owners had been overtaken when these began.
+    overtaken: usize,
 }
 
 impl Nodes {
@@ -161,7 +163,8 @@ impl Nodes {
         wms.resume();
         Followers::begin(world, &handle);
         let first = Node { life, handle };
-        Nodes { world: world.clone(), wms: wms.clone(), seed, first, rival: None }
+        let overtaken = world.observer.count("owners overtaken");
+        Nodes { world: world.clone(), wms: wms.clone(), seed, first, rival: None, overtaken }
     }
 
     /// The node that the next call reaches.
@@ -199,6 +202,7 @@ impl Nodes {
                     self.world.observer.saw("nodes drained");
                     self.world.note(format_args!("the other node drains"));
                     other.handle.shutdown(GRACE).await;
+                    self.look_at_tally(&other);
                     other.life.end();
                 }
             }
@@ -218,7 +222,18 @@ impl Nodes {
     pub(crate) fn end_rival(&mut self) {
         if let Some(rival) = self.rival.take() {
             self.world.note(format_args!("the rival is gone"));
+            self.look_at_tally(&rival);
             rival.life.end();
+        }
+    }
+
+    /// What a node counted itself of invariants that did not hold; only a stale owner may have.
+    fn look_at_tally(&self, node: &Node) {
+        if self.world.observer.count("owners overtaken") == self.overtaken {
+            let counted = node.handle.report().tally.violations.into_iter();
+            for (id, n) in counted.filter(|(_, n)| *n > 0) {
+                self.world.violated(id, format!("the node counted it {n} times"));
+            }
         }
     }
 
@@ -234,13 +249,7 @@ impl Nodes {
 impl Drop for Nodes {
     fn drop(&mut self) {
         self.end_rival();
-        // What a node without rivals counted itself of invariants that did not hold.
-        if self.world.observer.count("rivals") == 0 {
-            let counted = self.first.handle.report().tally.violations.into_iter();
-            for (id, n) in counted.filter(|(_, n)| *n > 0) {
-                self.world.violated(id, format!("the node counted it {n} times"));
-            }
-        }
+        self.look_at_tally(&self.first);
         self.first.life.end();
     }
 }

@@ -16,6 +16,7 @@ mod judge;
 mod life;
 mod observer;
 mod operator;
+mod panics;
 mod planted;
 mod profile;
 mod receivers;
@@ -29,23 +30,20 @@ mod workload;
 pub use planted::Planted;
 pub use profile::{Outcome, Profile};
 
-use parking_lot::Mutex;
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 use tokio::task::LocalSet;
 
-use crate::domain::ids::PartitionId;
 use crate::domain::invariants::Violation;
 use crate::ports::entropy::{Entropy, SeededEntropy};
-use crate::ports::faults::{FaultPoint, Faults};
 use crate::store::memory::MemoryStore;
 use clock::WorldClock;
 use followers::Followers;
 use life::{End, Life, Nodes};
 use observer::Observer;
+use panics::Strikes;
 use receivers::Receivers;
 use seats::Cluster;
 use wms::WorldWms;
@@ -64,7 +62,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     /// False once faults have healed.
     faulty: AtomicBool,
-    visits: Mutex<u32>,
+    strikes: Strikes,
     /// Commits that a planted bug has answered and not written yet.
     pub(crate) unwritten: AtomicUsize,
 }
@@ -99,96 +97,11 @@ impl World {
         self.observer.violated(Violation { id, found });
     }
 
-    /// A panic that the world did not mean is a bug. Only an owner that has lost its partition may
-    /// meet in the store what its memory cannot explain: its tree is dropped, its commit refused.
-    fn look_at_panics(&self) {
-        for what in PANICS.with(|p| p.found.take()) {
-            self.note(format_args!("a panic that nobody meant: {what}"));
-            if self.observer.count("rivals") == 0 {
-                self.violated("INV-1", format!("a panic that nobody meant: {what}"));
-            } else {
-                self.observer.saw("panics of stale owners");
-            }
-        }
-    }
-
     fn heal(&self) {
         self.faulty.store(false, SeqCst);
         self.clock.correct();
         self.note(format_args!("the faults have healed"));
     }
-}
-
-impl Faults for World {
-    fn strike(&self, point: FaultPoint, partition: Option<PartitionId>) {
-        let rate = self.profile.panics;
-        let here = |at: FaultPoint| at == point && partition.is_none_or(|p| p == PartitionId(1));
-        let armed = self.profile.panic_at.filter(|(at, _)| here(*at)).is_some_and(|(_, visit)| {
-            *self.visits.lock() += 1;
-            *self.visits.lock() == visit
-        });
-        if armed || (rate > 0 && self.is_faulty() && self.chance.below(10_000) < rate) {
-            self.observer.saw("panics");
-            self.note(format_args!("a fault strikes at {point:?} {partition:?}"));
-            quiet_panic();
-        }
-    }
-}
-
-thread_local! {
-    static PANICS: Panics = const { Panics::new() };
-}
-
-/// What this thread makes of a panic; one world at a time runs on a thread.
-struct Panics {
-    /// The world strikes: it means the next one.
-    meant: Cell<bool>,
-    /// What panics here is to be expected: a bug is planted.
-    expected: Cell<bool>,
-    /// A world runs here: what panics is its business.
-    kept: Cell<bool>,
-    /// Panics that nobody meant.
-    found: RefCell<Vec<String>>,
-}
-
-impl Panics {
-    const fn new() -> Panics {
-        Panics {
-            meant: Cell::new(false),
-            expected: Cell::new(false),
-            kept: Cell::new(false),
-            found: RefCell::new(Vec::new()),
-        }
-    }
-
-    /// True when a panic is dealt with here.
-    fn take(&self, what: &dyn fmt::Display) -> bool {
-        if self.meant.replace(false) || self.expected.get() {
-            return true;
-        }
-        if self.kept.get() {
-            self.found.borrow_mut().push(what.to_string());
-        }
-        self.kept.get()
-    }
-}
-
-/// Panics without a message on standard error: the world meant it.
-fn quiet_panic() -> ! {
-    PANICS.with(|p| p.meant.set(true));
-    panic!("a fault strikes");
-}
-
-fn hush() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let loud = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !PANICS.with(|p| p.take(info)) {
-                loud(info);
-            }
-        }));
-    });
 }
 
 /// Runs the world of a seed from its beginning to rest.
@@ -197,11 +110,6 @@ fn hush() {
 /// When the world itself cannot be set up.
 #[must_use]
 pub fn run(seed: u64, profile: Profile) -> Outcome {
-    hush();
-    PANICS.with(|p| {
-        p.expected.set(profile.planted.is_some());
-        p.kept.set(true);
-    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -221,9 +129,10 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
         chance: SeededEntropy::new(seed),
         disk: MemoryStore::new(),
         faulty: AtomicBool::new(true),
-        visits: Mutex::new(0),
+        strikes: Strikes::default(),
         unwritten: AtomicUsize::new(0),
     });
+    panics::begin(&world);
     let wms = Arc::new(WorldWms::new(world.clone()));
     let mut workload = Workload::new(world.clone());
     let mut lives = world.profile.deaths + 1;
@@ -249,10 +158,7 @@ pub fn run(seed: u64, profile: Profile) -> Outcome {
     if !world.observer.is_broken() {
         runtime.block_on(workload.judge(&wms));
     }
-    PANICS.with(|p| {
-        p.expected.set(false);
-        p.kept.set(false);
-    });
+    panics::end();
     world.observer.outcome()
 }
 

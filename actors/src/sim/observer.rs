@@ -5,10 +5,13 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::hash::Hasher;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::World;
 use super::disk::at_once;
+use super::life::Life;
+use super::operator::is_by_deaths;
 use super::profile::Outcome;
 use crate::domain::command::{Change, Command};
 use crate::domain::fact::{Fact, MoveFact, Recorded};
@@ -53,6 +56,10 @@ struct Log {
 struct Seen {
     known: BTreeMap<TransactionId, Known>,
     owners: BTreeMap<PartitionId, Fence>,
+    /// The node that took each partition last.
+    holders: BTreeMap<PartitionId, (Fence, Arc<Life>)>,
+    /// Owners of void fences whose nodes live: what they remember is not what the store holds.
+    overtaken: Vec<(Fence, Arc<Life>)>,
     /// The last number of each feed.
     feeds: BTreeMap<ClientNo, u64>,
     stock: BTreeMap<StockOf, Sums>,
@@ -172,10 +179,14 @@ impl Observer {
     }
 
     /// A partition has a new owner: no epoch is given twice (INV-6).
-    pub(crate) fn taken(&self, world: &World, fence: Fence) {
+    pub(crate) fn taken(&self, world: &World, fence: Fence, life: &Arc<Life>) {
         *self.log.lock().taken.entry(fence.partition.0).or_default() += 1;
         world.note(format_args!("take {fence:?}"));
-        let before = self.seen.lock().owners.insert(fence.partition, fence);
+        let mut seen = self.seen.lock();
+        let held = seen.holders.insert(fence.partition, (fence, life.clone()));
+        self.overtakes(&mut seen, held.filter(|(_, before)| !Arc::ptr_eq(before, life)));
+        let before = seen.owners.insert(fence.partition, fence);
+        drop(seen);
         if before.is_some_and(|before| before.epoch >= fence.epoch) {
             world.violated("INV-6", format!("{before:?} is followed by {fence:?}"));
         }
@@ -223,9 +234,26 @@ impl Observer {
 
     /// A partition has no owner any more.
     pub(crate) fn deposed(&self, partition: PartitionId, nonce: u64) {
-        if let Some(owner) = self.seen.lock().owners.get_mut(&partition) {
+        let mut seen = self.seen.lock();
+        if let Some(owner) = seen.owners.get_mut(&partition) {
             owner.nonce = nonce;
         }
+        let held = seen.holders.remove(&partition);
+        self.overtakes(&mut seen, held);
+    }
+
+    /// The fence of an owner is void; where its node lives, it may not know.
+    fn overtakes(&self, seen: &mut Seen, held: Option<(Fence, Arc<Life>)>) {
+        if let Some(held) = held.filter(|(_, life)| !life.is_over()) {
+            self.saw("owners overtaken");
+            seen.overtaken.push(held);
+        }
+    }
+
+    /// True while there is an owner that may not know that it is none. False when it cannot be asked: a
+    /// panic in the observer is no owner's.
+    pub(crate) fn has_stale_owners(&self) -> bool {
+        self.seen.try_lock().is_some_and(|seen| seen.overtaken.iter().any(|(_, life)| !life.is_over()))
     }
 
     /// A turn was committed, or refused.
@@ -246,11 +274,16 @@ impl Observer {
         }
         for letter in dead {
             world.note(format_args!("  kept aside {:?} {:?}: {}", letter.kind, letter.id, letter.reason));
+            if written && is_by_deaths(letter) {
+                self.saw("kept aside for deaths");
+            }
         }
         if !settled.is_empty() || trouble.is_some() {
             world.note(format_args!("  settled {settled:?} trouble {trouble:?}"));
         }
         if !written {
+            // Now it knows, and drops its tree.
+            seen.overtaken.retain(|(of, _)| *of != fence);
             return;
         }
         for (id, command) in &turn.created {

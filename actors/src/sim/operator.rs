@@ -108,6 +108,7 @@ pub(crate) fn letters(world: &World, home: PartitionId) -> Vec<(u64, DeadLetter)
     at_once(world.disk.dead_letters(home, 0, 1_000)).unwrap_or_default()
 }
 
-fn is_by_deaths(letter: &DeadLetter) -> bool {
+/// Whether it was kept aside for the deaths of trees.
+pub(crate) fn is_by_deaths(letter: &DeadLetter) -> bool {
     BY_DEATHS.iter().any(|reason| letter.reason.starts_with(reason))
 }

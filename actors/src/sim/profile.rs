@@ -37,8 +37,10 @@ pub struct Profile {
     pub stalls: u64,
     /// Panics, in ten thousand visits of a fault point.
     pub panics: u64,
-    /// One panic, at the given visit of a fault point in the first warehouse (or outside of any).
-    pub panic_at: Option<(FaultPoint, u32)>,
+    /// Orders whose working panics while faults last, now and then: three times, and they are kept aside.
+    pub poisons: u64,
+    /// Panics at the given visits of fault points in the first warehouse (or outside of any).
+    pub panics_at: Vec<(FaultPoint, u32)>,
     /// Ends of the whole node before its last life: between two writes of the store, at any moment,
     /// or by an orderly shutdown.
     pub deaths: usize,
@@ -92,7 +94,8 @@ impl Profile {
             lost_unknown: 0,
             stalls: 0,
             panics: 0,
-            panic_at: None,
+            poisons: 0,
+            panics_at: Vec::new(),
             deaths: 0,
             last_words: false,
             wms_faults: 0,
@@ -125,6 +128,7 @@ impl Profile {
             lost_unknown: 15,
             stalls: 3,
             panics: 60,
+            poisons: 10,
             deaths: 3,
             last_words: true,
             wms_faults: 100,

@@ -81,6 +81,9 @@ impl FaultyStore {
 
     fn delay(&self) -> Duration {
         let stalls = self.world.strikes(self.world.profile.stalls);
+        if stalls {
+            self.world.observer.saw("store stalls");
+        }
         self.world.pause(if stalls { STALL_MS } else { CALL_MS })
     }
 
@@ -120,6 +123,9 @@ impl FaultyStore {
     ) -> BoxFuture<Result<T, ReadError>> {
         let (world, life) = (self.world.clone(), self.life.clone());
         let refused = world.strikes(world.profile.refused);
+        if refused {
+            world.observer.saw("reads refused");
+        }
         let pause = self.delay() / 4;
         Box::pin(async move {
             tokio::time::sleep(pause).await;
@@ -218,7 +224,8 @@ impl Store for FaultyStore {
     }
 
     fn take(&self, partition: PartitionId, nonce: u64) -> BoxFuture<Result<Written<Fence>, CommitError>> {
-        self.write(move |w| w.take(partition, nonce))
+        let life = self.life();
+        self.write(move |w| w.take(partition, nonce, &life))
     }
 
     fn load(&self, fence: Fence) -> BoxFuture<Result<PartitionImage, ReadError>> {

@@ -140,6 +140,7 @@ impl WorldWms {
                 && !wave.orders.iter().any(|o| books.releases.contains_key(&o.release))
                 && world.strikes(world.profile.refusals));
         if refused {
+            world.observer.saw("waves refused");
             books.refused.insert(wave.id);
         }
         refused
@@ -176,6 +177,9 @@ impl WorldWms {
             return Taken::Taken;
         }
         let rejected = work.step == Step::Rejected;
+        if rejected {
+            world.observer.saw("releases rejected");
+        }
         books.releases.insert(order.release, work);
         drop(books);
         if new {
@@ -241,6 +245,7 @@ impl Wms for Face {
             let known = wms.books.lock().cancellations.contains_key(&(release, lines.clone()));
             let reply = wms.books.lock().cancel(release, lines);
             if !known && later {
+                wms.world.observer.saw("cancellations decided later");
                 tokio::task::spawn_local(wms.answer_later(release, reply));
                 return Ok(CancelReply::Pending);
             }

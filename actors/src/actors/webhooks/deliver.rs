@@ -69,6 +69,7 @@ impl Endpoint {
     }
 
     fn written(&mut self, record: &DeliveryRecord, ctx: &mut Context<Self>) {
+        self.node.faults.strike(FaultPoint::EndpointRecorded, None);
         self.node.hooks.kept_aside(record.dead.len());
         let Some(held) = &mut self.held else { return };
         (held.recording, held.troubled) = (false, false);

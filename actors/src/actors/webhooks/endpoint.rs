@@ -213,6 +213,7 @@ impl Actor for Endpoint {
         let taking = take(self.node.clone(), self.client, self.id);
         ctx.spawn(taking.into_actor(self).map(|taken, endpoint, ctx| {
             let _handling = endpoint.hook.vitals.handle();
+            endpoint.node.faults.strike(FaultPoint::EndpointBegins, None);
             match taken {
                 Ok(Some((epoch, found))) => endpoint.begin(epoch, found, ctx),
                 // It was deleted meanwhile.
@@ -236,6 +237,7 @@ impl Handler<Refresh> for Endpoint {
 
     fn handle(&mut self, Refresh(endpoint): Refresh, ctx: &mut Self::Context) {
         let _handling = self.hook.vitals.handle();
+        self.node.faults.strike(FaultPoint::EndpointRefreshed, None);
         if let Some(held) = &mut self.held {
             held.refresh(endpoint);
             self.read_replays(ctx);
@@ -261,6 +263,7 @@ impl Handler<Finish> for Endpoint {
     type Result = ();
 
     fn handle(&mut self, _: Finish, ctx: &mut Self::Context) {
+        self.node.faults.strike(FaultPoint::EndpointFinishes, None);
         self.finishing = true;
         if self.held.is_none() {
             self.end(ctx);

@@ -18,6 +18,7 @@ use crate::actors::tripwire::{Stop, Tripwire};
 use crate::domain::endpoint::EndpointId;
 use crate::domain::spread::Charge;
 use crate::ports::endpoints::{Standing, StoredEndpoint};
+use crate::ports::faults::FaultPoint;
 
 /// A word to look may be lost with the Notifier that it was said to.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -90,6 +91,7 @@ impl Notifier {
         let found = self.node.store.endpoints();
         ctx.spawn(found.into_actor(self).map(|found, notifier, ctx| {
             let _handling = notifier.node.hooks.notifier.handle();
+            notifier.node.faults.strike(FaultPoint::NotifierAgrees, None);
             notifier.looking = false;
             match found {
                 Ok(found) => notifier.agree(found, ctx),
@@ -213,6 +215,7 @@ impl Handler<Look> for Notifier {
 
     fn handle(&mut self, _: Look, ctx: &mut Self::Context) {
         let _handling = self.node.hooks.notifier.handle();
+        self.node.faults.strike(FaultPoint::NotifierLooks, None);
         self.look(ctx);
     }
 }
@@ -222,6 +225,7 @@ impl Handler<ChildDown> for Notifier {
 
     fn handle(&mut self, ChildDown { id, start, panicked }: ChildDown, ctx: &mut Self::Context) {
         let _handling = self.node.hooks.notifier.handle();
+        self.node.faults.strike(FaultPoint::NotifierChildDown, None);
         let Some(child) = self.children.get_mut(&id).filter(|child| child.start == start) else { return };
         let hook = self.node.hooks.hook(id);
         hook.door_is(None);
@@ -270,6 +274,8 @@ impl Handler<End> for Notifier {
     type Result = ();
 
     fn handle(&mut self, _: End, _: &mut Self::Context) {
+        let _handling = self.node.hooks.notifier.handle();
+        self.node.faults.strike(FaultPoint::NotifierEnds, None);
         for (id, child) in &self.children {
             match &child.addr {
                 Some(addr) => addr.do_send(Finish),
