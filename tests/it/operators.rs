@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use wavegate_engine::ports::trouble::{CAREFUL_FROM, DEATHS_MAX};
 
 use crate::door::{self, ACME, Answer, OPERATOR, WMS, keys, request, send};
 use crate::server::{TestServer, client};
@@ -71,6 +72,11 @@ fn store_is_sound(server: &mut TestServer) {
     assert!(check.status.success(), "{text}");
 }
 
+/// Three deaths with it alone in hand, or that a panic named it for, and no fourth.
+fn says_three_times(letter: &Value) {
+    assert_eq!(letter["reason"], "it crashed the warehouse's tree 3 times", "{letter}");
+}
+
 fn is_crashed(document: &Value) {
     assert_eq!((&document["attention"], &document["done"]), (&json!(true), &json!(false)), "{document}");
     assert_eq!(document["exceptions"][0]["code"], "crashed_pipeline", "{document}");
@@ -96,7 +102,7 @@ async fn an_order_that_crashes_its_tree_is_kept_aside_and_ships_once_it_is_heale
     let found = letters(&server).await;
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((&found[0]["kind"], &found[0]["transaction_id"]), (&json!("order"), &json!(bad)));
-    assert!(found[0]["reason"].as_str().unwrap().contains("crashed"), "{}", found[0]);
+    says_three_times(&found[0]);
     // The poison stays: neither time nor a restart brings the order back to life by itself.
     server.restart();
     is_in(&server, &place(&server, "after").await, "shipped").await;
@@ -184,7 +190,24 @@ async fn given_up_stock_goes_to_whoever_waits_for_it() {
 }
 
 #[actix_rt::test]
-async fn an_order_that_ends_the_process_is_found_out_over_restarts() {
+async fn an_order_that_aborts_the_process_is_found_out_over_restarts() {
+    an_order_that_ends_the_process_is_found_out("abort").await;
+}
+
+#[actix_rt::test]
+async fn an_order_that_overflows_the_stack_is_found_out_over_restarts() {
+    let server = an_order_that_ends_the_process_is_found_out("overflow").await;
+    let overflows = server.logs().iter().filter(|log| log.contains("has overflowed its stack")).count();
+    assert_eq!(overflows, PROCESS_DEATHS);
+}
+
+/// Deaths of a process over one order. A panic names the order it was about; of a process that is gone
+/// nobody knows what it had in hand until a tree writes that down first. Two deaths pass before a tree
+/// does ([`CAREFUL_FROM`]), one more with all that is in the lane in hand together, and then three with the
+/// order alone ([`DEATHS_MAX`]).
+const PROCESS_DEATHS: usize = CAREFUL_FROM as usize + 1 + DEATHS_MAX as usize;
+
+async fn an_order_that_ends_the_process_is_found_out(how: &str) -> TestServer {
     let mut server = start();
     stock(&server, "ATL1", "S", 100).await;
     assert_eq!(ops(&server, "pause").await.status, 200);
@@ -196,7 +219,7 @@ async fn an_order_that_ends_the_process_is_found_out_over_restarts() {
     for n in 5..10 {
         others.push(place(&server, &format!("good-{n}")).await);
     }
-    server.poison("abort", "bad");
+    server.poison(how, "bad");
     // From the resume on each process dies over it, until one knows better.
     let _answered = client().post(server.at("/v1/ops/warehouses/ATL1/resume")).send().await;
     let mut deaths = 0;
@@ -205,7 +228,7 @@ async fn an_order_that_ends_the_process_is_found_out_over_restarts() {
         assert!(Instant::now() < until, "{deaths} deaths and no end");
         if server.has_ended() {
             deaths += 1;
-            assert!(deaths <= 6, "it goes on dying");
+            assert!(deaths <= PROCESS_DEATHS, "it goes on dying");
             server.restart();
         }
         let read = client().get(server.at(&format!("/v1/status/{bad}"))).send().await;
@@ -217,16 +240,18 @@ async fn an_order_that_ends_the_process_is_found_out_over_restarts() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert!(deaths >= 3, "{deaths}");
+    assert_eq!(deaths, PROCESS_DEATHS);
     is_crashed(&document);
     for id in &others {
         is_in(&server, id, "shipped").await;
     }
     let letter = letters_when(&server, |l| l.len() == 1).await.remove(0);
+    says_three_times(&letter);
     server.heal();
     assert_eq!(about(&server, &letter, "redrive").await.status, 202);
     is_in(&server, &bad, "shipped").await;
     store_is_sound(&mut server);
+    server
 }
 
 pub(crate) async fn ops(server: &TestServer, verb: &str) -> Answer {

@@ -76,7 +76,8 @@ impl TestServer {
         fs::read_to_string(log_path(self.dir.path(), self.starts - 1)).unwrap_or_default()
     }
 
-    /// From here on whoever works the order of this reference panics, or the whole process aborts.
+    /// From here on whoever works the order of this reference panics, or the whole process ends:
+    /// `panic`, `abort` or `overflow`.
     pub(crate) fn poison(&self, how: &str, reference: &str) {
         // Renamed into place, so that nobody reads half of it.
         let next = self.dir.path().join("poison.next");
