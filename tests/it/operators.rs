@@ -292,6 +292,38 @@ async fn a_paused_warehouse_releases_nothing_also_after_a_restart_and_the_rest_g
 }
 
 #[actix_rt::test]
+async fn while_paused_what_the_wms_has_ships_and_what_is_allocated_is_not_released() {
+    // Long enough that the pause comes before the first report, also on a machine that is busy.
+    let one = "warehouses=[{code=\"ATL1\",partition=1,wms={kind=\"simulated\",pick=\"5s\",pack=\"10ms\",\
+               depart=\"50ms\",credits=1}}]";
+    let mut server = TestServer::start_with(&[one, "manifests.close_every=100ms"]);
+    stock(&server, "ATL1", "S", 10).await;
+    // Pulled while the credit is free, and ready only once it is not.
+    let body = order("second", "ATL1", "T", 1);
+    let second = id_of(&post(&client(), server.at("/v1/orders"), &body).await.1);
+    is_in(&server, &second, "backordered").await;
+    let first = place(&server, "first").await;
+    is_in(&server, &first, "released").await;
+    stock(&server, "ATL1", "T", 1).await;
+    is_in(&server, &second, "allocated").await;
+    assert_eq!(ops(&server, "pause").await.status, 200);
+    let (_, document) = get(&client(), server.at(&format!("/v1/status/{first}"))).await;
+    assert_eq!(document["state"], "released", "nothing was reported before the pause");
+
+    is_in(&server, &first, "shipped").await;
+    // The credit is free from here on, and two turns at least find it so.
+    for sku in ["U", "V"] {
+        stock(&server, "ATL1", sku, 1).await;
+    }
+    let (_, document) = get(&client(), server.at(&format!("/v1/status/{second}"))).await;
+    assert_eq!(document["state"], "allocated", "{document}");
+    assert_eq!(door::get(&server, "/v1/warehouses/ATL1").await.body["paused"], true);
+    assert_eq!(ops(&server, "resume").await.status, 200);
+    is_in(&server, &second, "shipped").await;
+    store_is_sound(&mut server);
+}
+
+#[actix_rt::test]
 async fn a_report_that_cannot_be_booked_is_redriven_into_its_lane_and_given_up() {
     let mut server = start();
     let unknown = "019ac2f0-0000-8001-8000-000000000000.1.1";
