@@ -1,4 +1,9 @@
-//! Bytes that rot, for tests of what a damaged record does to the rest. Nothing else has it.
+//! A bad disk: bytes that rot, and pages that take their time, for tests of what that does to the rest.
+//! Nothing else has it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::EmbeddedStore;
 use crate::domain::ids::{PartitionId, TransactionId};
@@ -6,6 +11,26 @@ use crate::ports::store::{CommitError, Lane};
 use crate::store::backend::Backend;
 use crate::store::keys::{self, Key, Table};
 use crate::store::rows::Walk;
+
+/// The variable of the environment that names a file: while it is there, no transaction comes from disk.
+pub const SLOW_DISK: &str = "WAVEGATE_TEST_SLOW_DISK";
+
+/// How often a held read looks whether it may go on.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Holds the thread that is to read a transaction from disk, as a page that is not in memory does. The
+/// first that is held says so by a file of the extension `1`, the second of `2`.
+pub(super) fn slow_disk() {
+    static HELD: AtomicUsize = AtomicUsize::new(0);
+    let Some(file) = std::env::var_os(SLOW_DISK).map(PathBuf::from).filter(|file| file.exists()) else {
+        return;
+    };
+    let held = HELD.fetch_add(1, Ordering::Relaxed) + 1;
+    drop(std::fs::write(file.with_extension(held.to_string()), []));
+    while file.exists() {
+        std::thread::sleep(LOOK);
+    }
+}
 
 /// Rows that rot.
 #[derive(Clone, Copy, Debug)]
