@@ -9,6 +9,7 @@ mod batch;
 mod bench;
 mod cli;
 mod compose;
+mod damaged;
 mod door;
 mod estimates;
 mod events;

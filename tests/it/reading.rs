@@ -6,7 +6,8 @@ use reqwest::Method;
 use serde_json::json;
 
 use crate::door::{get, order, post, receive, request, send, until};
-use crate::server::TestServer;
+use crate::server::{TestServer, client};
+use crate::shop::{PATIENCE, status_when};
 
 #[actix_rt::test]
 async fn a_status_is_tagged_by_its_version_and_every_version_can_be_read() {
@@ -268,4 +269,49 @@ async fn until_slow(server: &TestServer, slow: impl Fn(&crate::door::Answer) -> 
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("no pace was measured");
+}
+
+/// Threads that read for callers.
+const READERS: usize = 2;
+
+#[actix_rt::test]
+async fn statuses_that_wait_for_the_disk_hold_up_no_other_call() {
+    // On connections of their own: some for each HTTP worker.
+    let cold_max = 4 * std::thread::available_parallelism().map_or(1, usize::from) + READERS;
+    let mut server = TestServer::start();
+    receive(&server, "A", 1_000).await;
+    let mut orders = Vec::new();
+    for n in 0..=cold_max {
+        orders.push(post(&server, "/v1/orders", &order(&format!("o{n}"))).await.id().to_owned());
+    }
+    for id in &orders {
+        status_when(&client(), &server.url, id, |d| d["state"] == "shipped").await;
+    }
+    // Of what was read before, nothing is in memory; then one of them is.
+    server.restart();
+    let hot = server.at(&format!("/v1/status/{}", orders.pop().expect("an order")));
+    let before = client().get(&hot).send().await.unwrap().text().await.unwrap();
+    server.slow_disk();
+    let cold: Vec<_> = orders
+        .iter()
+        .map(|id| client().get(server.at(&format!("/v1/status/{id}"))).send())
+        .map(actix_rt::spawn)
+        .collect();
+    let patience = Instant::now() + PATIENCE;
+    while !server.is_held_by_disk(READERS) {
+        assert!(Instant::now() < patience, "nobody reads from the slow disk");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+
+    for _ in 0..cold_max {
+        let read = client().get(&hot).timeout(PATIENCE / 4).send().await.expect("a status from memory");
+        assert_eq!(read.text().await.expect("a status from memory"), before);
+        let alive = client().get(server.at("/healthz")).timeout(PATIENCE / 4).send().await;
+        assert_eq!(alive.expect("a sign of life").status(), 200);
+    }
+    assert!(cold.iter().all(|read| !read.is_finished()), "nothing came from the slow disk");
+    server.quick_disk();
+    for read in cold {
+        assert_eq!(read.await.unwrap().expect("a status from disk").status(), 200);
+    }
 }

@@ -76,7 +76,8 @@ impl TestServer {
         fs::read_to_string(log_path(self.dir.path(), self.starts - 1)).unwrap_or_default()
     }
 
-    /// From here on whoever works the order of this reference panics, or the whole process aborts.
+    /// From here on whoever works the order of this reference panics, or the whole process ends:
+    /// `panic`, `abort` or `overflow`.
     pub(crate) fn poison(&self, how: &str, reference: &str) {
         // Renamed into place, so that nobody reads half of it.
         let next = self.dir.path().join("poison.next");
@@ -87,6 +88,21 @@ impl TestServer {
     /// The order is healthy again.
     pub(crate) fn heal(&self) {
         fs::remove_file(self.dir.path().join(POISON)).expect("the file that poisons");
+    }
+
+    /// From here on no transaction is read from disk, until [`TestServer::quick_disk`].
+    pub(crate) fn slow_disk(&self) {
+        fs::write(self.dir.path().join(SLOW_DISK), []).expect("the file that slows the disk");
+    }
+
+    /// True once this many threads wait for the slow disk.
+    pub(crate) fn is_held_by_disk(&self, threads: usize) -> bool {
+        self.dir.path().join(SLOW_DISK).with_extension(threads.to_string()).exists()
+    }
+
+    /// The disk answers again.
+    pub(crate) fn quick_disk(&self) {
+        fs::remove_file(self.dir.path().join(SLOW_DISK)).expect("the file that slows the disk");
     }
 
     /// True once the process has ended by itself.
@@ -239,6 +255,8 @@ pub(crate) fn wait_bounded(child: &mut Child, bound: Duration) -> ExitStatus {
 
 /// The file that poisons an order.
 const POISON: &str = "poison";
+/// The file that makes the disk slow.
+const SLOW_DISK: &str = "slow-disk";
 
 fn log_path(dir: &Path, start: usize) -> PathBuf {
     dir.join(format!("stderr-{start}.log"))
@@ -252,6 +270,7 @@ fn serve(dir: &Path, sets: &[String]) -> Command {
     let mut command = wavegate();
     // No file, no fault: see `TestServer::poison`.
     command.env("WAVEGATE_TEST_POISON", dir.join(POISON));
+    command.env("WAVEGATE_TEST_SLOW_DISK", dir.join(SLOW_DISK));
     command.current_dir(dir).arg("serve").args(["--set", "http.listen=127.0.0.1:0"]);
     for set in sets {
         command.args(["--set", set]);

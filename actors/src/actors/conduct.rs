@@ -305,10 +305,13 @@ pub(super) async fn perform(
     Ok(tree.manifester.ask(Load(load)).await?)
 }
 
-/// The releases in the WMS's hands, for one that keeps nothing itself.
+/// The releases in the WMS's hands, for one that keeps nothing itself. One of an order that is kept aside
+/// may have been left out of its wave: unless the WMS has begun it, it goes again when it is redriven.
 fn presented(book: &Book) -> Vec<Presented> {
-    let releases = book.orders().flat_map(|o| o.order.releases().iter().map(move |r| (o.order.id, r)));
+    let releases = book.orders().flat_map(|o| o.order.releases().iter().map(move |r| (&o.order, r)));
     releases
+        .filter(|(order, r)| r.begun() || !order.is_aside())
+        .map(|(order, r)| (order.id, r))
         .map(|(order, r)| (ReleaseId { order, n: r.n }, r))
         .filter(|(release, r)| !r.settled() && !book.is_unanswered(*release))
         .map(|(release, r)| Presented {

@@ -55,7 +55,11 @@ pub(crate) async fn instruct(
     if !node.desks.contains_key(&partition) {
         return Err(InstructError::Unknown);
     }
-    match node.store.dead_letter(partition, asked.letter()).await? {
+    let kept = match node.store.dead_letter(partition, asked.letter()).await {
+        Err(ReadError::Corrupt { .. }) => return Err(InstructError::Unreadable),
+        read => read?,
+    };
+    match kept {
         None => return Err(InstructError::Unknown),
         Some(Kept::Settled(how)) => {
             return match (asked, how) {

@@ -13,7 +13,7 @@ use super::tripwire::{Stop, Tripwire};
 use crate::domain::ids::{LineNo, ReleaseId, TransactionId, WaveId};
 use crate::domain::order::CancelQuestion;
 use crate::ports::faults::FaultPoint;
-use crate::ports::store::SharedStore;
+use crate::ports::store::{ReadError, SharedStore};
 use crate::ports::wms::{CancelReply, ManifestOut, ReleaseKnown, Wave, WaveAnswer, Wms, WmsError};
 
 /// A WMS that has not answered by then is taken to be silent; the call is made again.
@@ -56,12 +56,28 @@ impl Perform {
     }
 }
 
-/// An answer of the WMS that a turn must decide about.
+/// An answer of the WMS, or what kept it from being asked, that a turn must decide about.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Wave { wave: WaveId, answer: WaveAnswer },
-    Cancel { release: ReleaseId, request: TransactionId, reply: CancelReply },
-    Release { release: ReleaseId, known: ReleaseKnown },
+    Wave {
+        wave: WaveId,
+        answer: WaveAnswer,
+    },
+    Cancel {
+        release: ReleaseId,
+        request: TransactionId,
+        reply: CancelReply,
+    },
+    Release {
+        release: ReleaseId,
+        known: ReleaseKnown,
+    },
+    /// Bytes of these orders, or of this manifest, are not what was written, and why: the WMS was not
+    /// asked. The wave goes again without them.
+    Unreadable {
+        wave: Option<WaveId>,
+        of: Vec<(TransactionId, String)>,
+    },
 }
 
 /// One call to make until it is answered.
@@ -136,7 +152,10 @@ impl WmsLink {
         let call = self.under_way.remove(&id);
         match answer {
             Ok(answer) => {
-                self.failures = 0;
+                // What cannot be read says nothing about the WMS.
+                if !matches!(answer, Some(Answer::Unreadable { .. })) {
+                    self.failures = 0;
+                }
                 if let Some(Answer::Cancel { reply: CancelReply::Pending, .. }) = answer {
                     self.wait_for_decision(id, call, ctx);
                 }
@@ -215,10 +234,18 @@ async fn make(
 ) -> Result<Option<Answer>, WmsError> {
     match call {
         Call::Wave(mut wave) => {
+            let mut unreadable = Vec::new();
             for order in &mut wave.orders {
-                let ship_to = store.ship_to(order.release.order).await;
-                // A wave without addresses would be worked wrongly: it waits until they can be read.
-                order.ship_to = ship_to.map_err(|e| WmsError::Unavailable(e.to_string()))?;
+                // A wave without addresses would be worked wrongly: it waits until the store has them.
+                match readable(store.ship_to(order.release.order).await)? {
+                    Ok(ship_to) => order.ship_to = ship_to,
+                    Err(why) => unreadable.push((order.release.order, why)),
+                }
+            }
+            if !unreadable.is_empty() {
+                return Ok(Some(Answer::Unreadable { wave: Some(wave.id), of: unreadable }));
+            }
+            for order in &wave.orders {
                 tracing::debug!(release = %order.release, correlation_id = %order.correlation, trace_id = order.trace.trace_id_hex(), "sent to the WMS");
             }
             let id = wave.id;
@@ -230,13 +257,26 @@ async fn make(
         }
         Call::Manifest(mut manifest) => {
             // Not from the folds of its orders: one of them may be kept aside unread.
-            let cartons = store.cartons(manifest.id).await;
-            manifest.cartons = cartons.map_err(|e| WmsError::Unavailable(e.to_string()))?;
+            match readable(store.cartons(manifest.id).await)? {
+                Ok(cartons) => manifest.cartons = cartons,
+                Err(why) => {
+                    return Ok(Some(Answer::Unreadable { wave: None, of: vec![(manifest.id, why)] }));
+                }
+            }
             wms.manifest(manifest).await.map(|()| None)
         }
         Call::Release(release) => {
             Ok(wms.release(release).await?.map(|known| Answer::Release { release, known }))
         }
+    }
+}
+
+/// What was read, or why its bytes never will be; a store that does not answer now is tried again.
+fn readable<T>(read: Result<T, ReadError>) -> Result<Result<T, String>, WmsError> {
+    match read {
+        Ok(read) => Ok(Ok(read)),
+        Err(ReadError::Corrupt { what, source }) => Ok(Err(format!("{what}: {source}"))),
+        Err(e @ ReadError::Unavailable(_)) => Err(WmsError::Unavailable(e.to_string())),
     }
 }
 

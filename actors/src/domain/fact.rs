@@ -228,6 +228,8 @@ pub enum FailedCause {
     Crashed,
     /// It has as many facts or releases as an order may have.
     TooLong,
+    /// Bytes that its release needs cannot be read.
+    Unreadable,
 }
 
 /// The exceptions a client can find in a status document.

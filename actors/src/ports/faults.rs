@@ -196,7 +196,8 @@ impl Faults for ArmedFaults {
 }
 
 /// Poison by order, for tests of the whole process: a file says what happens to whoever works the
-/// order of a reference. Its text is `panic REFERENCE` or `abort REFERENCE`; no file, no fault.
+/// order of a reference. Its text is `panic REFERENCE`, `abort REFERENCE` or `overflow REFERENCE`; no file, no
+/// fault.
 #[cfg(feature = "testing")]
 #[derive(Debug)]
 pub struct PoisonFile(std::path::PathBuf);
@@ -216,9 +217,26 @@ impl Faults for PoisonFile {
         match text.trim().split_once(' ') {
             Some(("panic", poisoned)) if poisoned == reference => panic!("{reference} is poisoned"),
             Some(("abort", poisoned)) if poisoned == reference => std::process::abort(),
+            Some(("overflow", poisoned)) if poisoned == reference => {
+                std::hint::black_box(overflow(0));
+            }
             Some(_) | None => {}
         }
     }
+}
+
+/// Uses up the stack of whatever thread calls it, a page at a time, so that none is stepped over: the
+/// guard page behind it ends the process. The bound only makes it a function that could return.
+#[cfg(feature = "testing")]
+fn overflow(depth: u64) -> u64 {
+    const FRAME: usize = 512;
+    if std::hint::black_box(depth) == u64::MAX {
+        return depth;
+    }
+    let frame = std::hint::black_box([depth; FRAME]);
+    // The frame is needed after the call, so the call cannot become a loop.
+    let below = overflow(depth + 1);
+    below ^ std::hint::black_box(frame)[0]
 }
 
 /// The faults of a server: none, unless it is built for tests and a test says otherwise.

@@ -186,13 +186,14 @@ pub trait Store: EndpointStore + Send + Sync + 'static {
         sequence: u64,
     ) -> BoxFuture<Result<Option<Announcement>, ReadError>>;
 
-    /// A partition's open dead letters by number, after `after` (0: from the first), at most `limit`.
+    /// A partition's open dead letters by number, after `after` (0: from the first), at most `limit`. One
+    /// that cannot be read has its place among them.
     fn dead_letters(
         &self,
         partition: PartitionId,
         after: u64,
         limit: usize,
-    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>>;
+    ) -> BoxFuture<Result<Vec<Listed>, ReadError>>;
 
     /// What became of a dead letter; `None` when there never was one of this number.
     fn dead_letter(&self, partition: PartitionId, n: u64) -> BoxFuture<Result<Option<Kept>, ReadError>>;
@@ -675,6 +676,9 @@ pub struct DeadLetter {
     /// The lane entry that it was, whose bytes are kept with it; `None`: no entry was taken for it.
     pub entry: Option<(Lane, u64)>,
 }
+
+/// An open dead letter and its number; or why its bytes cannot be read.
+pub type Listed = (u64, Result<DeadLetter, String>);
 
 /// A dead letter that there is, or was.
 #[derive(Clone, Debug, PartialEq, Eq)]

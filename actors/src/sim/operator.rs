@@ -105,7 +105,8 @@ impl World {
 
 /// A partition's open letters.
 pub(crate) fn letters(world: &World, home: PartitionId) -> Vec<(u64, DeadLetter)> {
-    at_once(world.disk.dead_letters(home, 0, 1_000)).unwrap_or_default()
+    let listed = at_once(world.disk.dead_letters(home, 0, 1_000)).unwrap_or_default();
+    listed.into_iter().filter_map(|(n, letter)| letter.ok().map(|letter| (n, letter))).collect()
 }
 
 /// Whether it was kept aside for the deaths of trees.

@@ -19,9 +19,9 @@ use crate::ports::BoxFuture;
 use crate::ports::announcement::Announcement;
 use crate::ports::membership::Membership;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
-    Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
-    Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
+    CommitError, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Listed,
+    Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration,
+    Store, StoredTransaction, TurnCommit, Verdict, Written,
 };
 
 /// The usual time of a store call, at most, in milliseconds.
@@ -312,7 +312,7 @@ impl Store for FaultyStore {
         partition: PartitionId,
         after: u64,
         limit: usize,
-    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
+    ) -> BoxFuture<Result<Vec<Listed>, ReadError>> {
         self.read(move |w| w.disk.dead_letters(partition, after, limit))
     }
 

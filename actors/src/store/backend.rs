@@ -17,9 +17,9 @@ use crate::domain::time::Timestamp;
 use crate::ports::BoxFuture;
 use crate::ports::announcement::Announcement;
 use crate::ports::store::{
-    CommitError, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
-    Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
-    Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
+    CommitError, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction, Kept, Listed,
+    Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered, Registration,
+    Store, StoredTransaction, TurnCommit, Verdict, Written,
 };
 use crate::ports::store_report::StoreReport;
 
@@ -302,7 +302,7 @@ impl<B: Backend> Store for B {
         partition: PartitionId,
         after: u64,
         limit: usize,
-    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
+    ) -> BoxFuture<Result<Vec<Listed>, ReadError>> {
         self.read_apart(Reader::Caller, move |r| rows::dead_letters(r, partition, after, limit))
     }
 

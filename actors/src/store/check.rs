@@ -357,7 +357,7 @@ impl Check {
         self.violations.extend(stock_conserved(&name, position, sums.moved, sums.shipped));
     }
 
-    /// What has not ended is in a lane or open: otherwise no owner would ever find it again.
+    /// What has not ended is in a lane, open, or an operator's to decide: else no owner would ever find it.
     async fn standing(&mut self, store: &dyn Store) -> Result<(), ReadError> {
         const ALL: GatherLimits = GatherLimits { control: usize::MAX, stock: usize::MAX, work: usize::MAX };
         for partition in self.partitions.clone() {
@@ -371,10 +371,10 @@ impl Check {
                 let letters = store.dead_letters(partition, after, ENTRIES).await?;
                 let Some((last, _)) = letters.last() else { break };
                 after = *last;
-                // An operator decides what becomes of it.
-                letters.iter().filter_map(|(_, letter)| letter.id).for_each(|id| {
-                    self.unfinished.remove(&id);
-                });
+                for (_, letter) in letters {
+                    let read = letter.map_err(|why| self.found("INV-1", format!("{partition:?}: {why}")));
+                    read.ok().and_then(|letter| letter.id).map(|id| self.unfinished.remove(&id));
+                }
             }
             for entry in store.gather(fence, ALL).await?.entries {
                 match entry.item {

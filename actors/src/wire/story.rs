@@ -81,6 +81,9 @@ fn order(fact: &OrderFact) -> String {
         OrderFact::Failed { cause: FailedCause::TooLong, release: _ } => {
             "it has as many facts as an order may have: an operator must look".to_owned()
         }
+        OrderFact::Failed { cause: FailedCause::Unreadable, release: _ } => {
+            "what the warehouse needs of it cannot be read: an operator must look".to_owned()
+        }
         OrderFact::Redriven => "goes on".to_owned(),
         OrderFact::GivenUp => "given up by an operator".to_owned(),
         OrderFact::ShippedAlone { n, cartons } => {

@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use wavegate_engine::domain::endpoint::EndpointId;
 use wavegate_engine::domain::ids::{PartitionId, TransactionId};
+use wavegate_engine::domain::time::Timestamp;
 use wavegate_engine::engine::InstructError;
 use wavegate_engine::ports::endpoints::DeadDelivery;
 use wavegate_engine::ports::store::{DeadKind, DeadLetter, Instruction};
@@ -127,6 +128,13 @@ fn item(warehouse: &str, id: LetterId, letter: DeadLetter) -> Item<'_> {
     }
 }
 
+/// What is shown of a letter whose bytes cannot be read: that it is there, and why no more. When it was
+/// kept aside is lost with it, and shown as the beginning of time.
+fn unread(reason: String) -> DeadLetter {
+    let detail = "its own bytes cannot be read: they can be restored, and nothing else be done".to_owned();
+    DeadLetter { kind: DeadKind::Confirmation, id: None, reason, detail, at: Timestamp(0), entry: None }
+}
+
 /// `GET /v1/ops/dead-letters`: by warehouse, then by age; `warehouse` shows one of them.
 pub(crate) async fn list(
     state: web::Data<State>,
@@ -158,7 +166,7 @@ pub(crate) async fn list(
         for (n, letter) in letters.map_err(|e| unreadable(&e))? {
             let id = LetterId(warehouse.partition, n);
             last = Some(id.to_string());
-            items.push(item(&warehouse.code, id, letter));
+            items.push(item(&warehouse.code, id, letter.unwrap_or_else(unread)));
         }
     }
     let rest = limit - items.len();

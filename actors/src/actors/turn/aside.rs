@@ -47,7 +47,10 @@ impl Turn<'_> {
             Conviction::Entry(entry) => self.convict_entry(*entry, deaths, reason),
             Conviction::Open(id) => {
                 let order = self.book.order(id).is_some();
-                if order && deaths < UNTOUCHABLE { self.fail(id, reason) } else { self.put_away(id, reason) }
+                match order && deaths < UNTOUCHABLE {
+                    true => self.fail(id, FailedCause::Crashed, reason),
+                    false => self.put_away(id, reason),
+                }
             }
             Conviction::Wave(id) => {
                 let releases = self.book.wave_answered(id).unwrap_or_default();
@@ -64,7 +67,7 @@ impl Turn<'_> {
                 let Some(open) = self.visiting.remove(&stored.id) else { return };
                 self.writes.opened.push(stored.id);
                 self.book.insert(open);
-                self.fail(stored.id, reason);
+                self.fail(stored.id, FailedCause::Crashed, reason);
             }
             (_, item) => {
                 self.writes.taken.push((lane, n));
@@ -80,9 +83,9 @@ impl Turn<'_> {
     }
 
     /// An order becomes a dead letter without a decision of its own.
-    fn fail(&mut self, id: TransactionId, reason: String) {
+    fn fail(&mut self, id: TransactionId, cause: FailedCause, reason: String) {
         let Some(open) = self.book.order(id) else { return };
-        let facts = open.order.set_aside(FailedCause::Crashed);
+        let facts = open.order.set_aside(cause);
         if facts.is_empty() {
             return;
         }
@@ -90,6 +93,19 @@ impl Turn<'_> {
         self.reranked.insert(id);
         self.bury_order(id, reason);
         self.site.desk.forgive(id);
+    }
+
+    /// Keeps aside the orders, or the manifest, of which the WMS cannot be told because bytes of them
+    /// cannot be read; the wave goes again without them. Said twice it changes nothing: an order is
+    /// aside once, a manifest leaves memory once, and the wave is named the same.
+    pub(super) fn unreadable_parts(&mut self, wave: Option<WaveId>, of: Vec<(TransactionId, String)>) {
+        for (id, why) in of {
+            match self.book.manifests.contains_key(&id) {
+                true => self.put_away(id, why),
+                false => self.fail(id, FailedCause::Unreadable, why),
+            }
+        }
+        self.resend.extend(wave);
     }
 
     /// An order has as many facts or releases as it may have.

@@ -53,6 +53,7 @@ impl Turn<'_> {
                     CancelReply::Pending => {}
                 },
                 Answer::Release { release, known } => self.release_known(release, known),
+                Answer::Unreadable { wave, of } => self.unreadable_parts(wave, of),
             }
             self.site.put_down();
         }
@@ -361,7 +362,8 @@ pub(crate) fn cartons_of_answer(answer: &Answer) -> usize {
         }
         Answer::Release { release: _, known: ReleaseKnown::Unknown }
         | Answer::Wave { .. }
-        | Answer::Cancel { .. } => 0,
+        | Answer::Cancel { .. }
+        | Answer::Unreadable { .. } => 0,
     }
 }
 

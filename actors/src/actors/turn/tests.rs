@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::aside::Conviction;
-use super::{Decided, Scope, Turn};
+use super::{Decided, Scope, Turn, wave_out};
 use crate::actors::bell::Bell;
 use crate::actors::book::{Book, OpenOrder, Waits};
 use crate::actors::desk::Desk;
@@ -16,6 +16,7 @@ use crate::actors::tallies::Tallies;
 use crate::actors::vitals::Vitals;
 use crate::actors::waiters::Waiters;
 use crate::actors::webhooks::Hooks;
+use crate::actors::wms_link::Answer;
 use crate::domain::command::{Allocation, Command, ManifestCommand, OrderCommand, OrderLine, Priority};
 use crate::domain::confirmation::{Confirmation, ReleaseReport, Report};
 use crate::domain::estimate::PaceReport;
@@ -487,4 +488,40 @@ fn an_estimate_is_told_beside_the_version_that_its_own_turn_makes_and_of_nothing
     book.promises = Default::default();
     let alone = Turn::new(&site, NOW, Scope::Entries, &mut book, Vec::new()).finish();
     assert_eq!(alone.writes.estimates, []);
+}
+
+#[test]
+fn an_order_that_cannot_be_sent_goes_aside_once_and_its_wave_goes_without_it() {
+    let (site, mut book) = (site(), book());
+    let wave = id(90);
+    for n in [1, 2] {
+        let facts = vec![
+            OrderFact::Allocated { units: Units::Whole },
+            OrderFact::Released { n: 1, wave, units: Units::Whole },
+        ];
+        open(&mut book, &stored(n, facts));
+    }
+    let releases = [1, 2].map(|n| ReleaseId { order: id(n), n: 1 });
+    book.wave_out(wave, releases.to_vec());
+    let unreadable = || {
+        let of = vec![(id(1), "the address of it: format 99".to_owned())];
+        vec![Answer::Unreadable { wave: Some(wave), of }]
+    };
+    let first = turn(&site, &mut book, |t| t.answers(unreadable()));
+    assert!(matches!(
+        facts_of(&first).as_slice(),
+        [
+            Fact::Order(OrderFact::Exception { .. }),
+            Fact::Order(OrderFact::Failed { cause: FailedCause::Unreadable, release: None })
+        ]
+    ));
+    let letter = &first.writes.dead[0];
+    assert_eq!((letter.id, letter.reason.as_str()), (Some(id(1)), "the address of it: format 99"));
+    // Nothing is said of the wave's answer: a tree that dies here finds it again, and sends what is left.
+    assert!(first.writes.answered.is_empty() && first.resend.contains(&wave));
+    let sent: Vec<_> =
+        wave_out(&site, &book, wave, &releases).orders.into_iter().map(|o| o.release).collect();
+    assert_eq!(sent, [releases[1]]);
+    let again = turn(&site, &mut book, |t| t.answers(unreadable()));
+    assert!(again.writes.is_empty() && again.resend.contains(&wave));
 }

@@ -205,7 +205,8 @@ impl Order {
                 FailedCause::WmsUnreachable
                 | FailedCause::WmsRejected
                 | FailedCause::Crashed
-                | FailedCause::TooLong,
+                | FailedCause::TooLong
+                | FailedCause::Unreadable,
             )
             | None => Vec::new(),
         }

@@ -230,11 +230,11 @@ impl Order {
     }
 
     /// True when it is kept aside: nothing is decided or performed for it until an operator says so,
-    /// for that is what killed its tree or what has no end.
+    /// for that is what killed its tree, what cannot be read, or what has no end.
     #[must_use]
     pub fn is_aside(&self) -> bool {
         match self.failed {
-            Some(FailedCause::Crashed | FailedCause::TooLong) => !self.is_done(),
+            Some(FailedCause::Crashed | FailedCause::TooLong | FailedCause::Unreadable) => !self.is_done(),
             Some(FailedCause::WmsRejected | FailedCause::WmsUnreachable) | None => false,
         }
     }

@@ -47,6 +47,8 @@ use tables::{Tables, Writing};
 use writer::{Job, Operation, Writer};
 
 pub use backup::BackupError;
+#[cfg(feature = "testing")]
+pub use damage::{Rot, SLOW_DISK};
 
 /// Reads that may be held at once; each is a slot in LMDB's lock file. One more is refused.
 const READERS_MAX: u32 = 1_024;

@@ -182,7 +182,11 @@ impl ReadPool {
     pub(super) fn transaction(&self, id: TransactionId) -> BoxFuture<Result<Option<Lookup>, ReadError>> {
         match self.hot.0.get(&id) {
             Some(lookup) => Box::pin(ready(Ok(Some(lookup)))),
-            None => self.read(move |views, hot| hot.fill(id, || views.read(|r| rows::transaction(r, id)))),
+            None => self.read(move |views, hot| {
+                #[cfg(feature = "testing")]
+                super::damage::slow_disk();
+                hot.fill(id, || views.read(|r| rows::transaction(r, id)))
+            }),
         }
     }
 }

@@ -132,6 +132,7 @@ fn order_facts() -> Vec<(&'static str, OrderFact)> {
         ("exception_crashed_pipeline", exception(ExceptionCode::CrashedPipeline)),
         ("failed_crashed", F::Failed { cause: FailedCause::Crashed, release: None }),
         ("failed_too_long", F::Failed { cause: FailedCause::TooLong, release: None }),
+        ("failed_unreadable", F::Failed { cause: FailedCause::Unreadable, release: None }),
         ("given_up", F::GivenUp),
     ]
 }

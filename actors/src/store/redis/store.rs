@@ -22,9 +22,9 @@ use crate::ports::BoxFuture;
 use crate::ports::announcement::Announcement;
 use crate::ports::membership::Membership;
 use crate::ports::store::{
-    CommitError, DeadKind, DeadLetter, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered,
-    Instruction, Kept, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError,
-    Registered, Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
+    CommitError, DeadKind, Durability, FeedBounds, FeedEntry, Fence, GatherLimits, Gathered, Instruction,
+    Kept, Listed, Lookup, ManifestCarton, NewCommand, PartitionImage, ReadError, RegisterError, Registered,
+    Registration, Store, StoredTransaction, TurnCommit, Verdict, Written,
 };
 use crate::ports::store_report::StoreReport;
 use crate::store::keys::{self, Table};
@@ -365,7 +365,7 @@ impl Store for RedisStore {
         partition: PartitionId,
         after: u64,
         limit: usize,
-    ) -> BoxFuture<Result<Vec<(u64, DeadLetter)>, ReadError>> {
+    ) -> BoxFuture<Result<Vec<Listed>, ReadError>> {
         let inner = Arc::clone(&self.inner);
         let ahead = vec![Fetch::All(Table::Dead, keys::partition(partition))];
         let read = move |r: &dyn rows::ReadRows| rows::dead_letters(r, partition, after, limit);

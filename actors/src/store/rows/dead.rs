@@ -37,7 +37,7 @@ pub(super) fn keep(
         let n = write.next(keys::dead_counter(home))?;
         if let (DeadKind::Order, Some(order)) = (letter.kind, letter.id) {
             if let Some(before) = number_of(&*write.rows, order)? {
-                remove(write, home, before, Settled::Passed)?;
+                remove(write, home, before, Some(order), Settled::Passed)?;
             }
             write.rows.put(Table::DeadOf, &keys::tx(order), &format::encode_number(n))?;
         }
@@ -49,7 +49,7 @@ pub(super) fn keep(
 /// Deals with letters as the turn says.
 pub(super) fn settle(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit) -> Result<(), RowError> {
     for &(n, how) in &turn.settled {
-        let Some((letter, bytes)) = letter(&*write.rows, home, n)? else { continue };
+        let Some((letter, bytes)) = readable(&*write.rows, home, n)? else { continue };
         let also = match (how, letter.kind, letter.id) {
             (Settled::Redriven, DeadKind::Order, Some(order)) => said_about(&*write.rows, home, order)?,
             _ => Vec::new(),
@@ -58,15 +58,27 @@ pub(super) fn settle(write: &mut Write<'_>, home: PartitionId, turn: &TurnCommit
             if let (Settled::Redriven, Some((lane, _))) = (how, letter.entry) {
                 write.enqueue(home, lane, &bytes)?;
             }
-            remove(write, home, n, how)?;
+            remove(write, home, n, letter.id, how)?;
         }
     }
     for order in &turn.relieved {
         if let Some(n) = number_of(&*write.rows, *order)? {
-            remove(write, home, n, Settled::Passed)?;
+            remove(write, home, n, Some(*order), Settled::Passed)?;
         }
     }
     Ok(())
+}
+
+/// An open letter, unless its bytes cannot be read: then nobody can deal with it.
+fn readable(
+    rows: &dyn ReadRows,
+    home: PartitionId,
+    n: u64,
+) -> Result<Option<(DeadLetter, Vec<u8>)>, RowError> {
+    match letter(rows, home, n) {
+        Err(RowError::Corrupt { .. }) => Ok(None),
+        read => read,
+    }
 }
 
 /// What was kept aside of what was said about an order: it goes on with the order.
@@ -79,7 +91,8 @@ fn said_about(
     let prefix = keys::partition(home);
     walk_chunked(rows, Table::Dead, &prefix, None, LETTER_KEY, &mut |key, value| {
         let n = keys::u64_at(key, 2).ok_or_else(|| misshapen(Table::Dead))?;
-        let (letter, bytes) = decoded(|| format!("dead letter {n}"), format::decode_dead(value))?;
+        // One that cannot be read is left where it is: it must not keep the order from going on.
+        let Ok((letter, bytes)) = format::decode_dead(value) else { return Ok(Walk::On) };
         let about = letter.kind == DeadKind::Confirmation && letter.id == Some(order);
         if about && letter.entry.is_some() {
             found.push((n, letter, bytes));
@@ -89,11 +102,20 @@ fn said_about(
     Ok(found)
 }
 
-fn remove(write: &mut Write<'_>, home: PartitionId, n: u64, how: Settled) -> Result<(), RowError> {
-    let Some((letter, _)) = letter(&*write.rows, home, n)? else { return Ok(()) };
+/// Takes a letter from the list. What it says is not looked at: its bytes may be what cannot be read.
+fn remove(
+    write: &mut Write<'_>,
+    home: PartitionId,
+    n: u64,
+    of: Option<TransactionId>,
+    how: Settled,
+) -> Result<(), RowError> {
+    if read_chunked(&*write.rows, Table::Dead, &keys::dead(home, n))?.is_none() {
+        return Ok(());
+    }
     write.delete_chunked(Table::Dead, &keys::dead(home, n))?;
     write.rows.put(Table::Settled, &keys::dead(home, n), &format::encode_settled(how))?;
-    if let Some(order) = letter.id
+    if let Some(order) = of
         && number_of(&*write.rows, order)? == Some(n)
     {
         write.rows.delete(Table::DeadOf, &keys::tx(order))?;

@@ -10,7 +10,7 @@ use crate::domain::promise::Promise;
 use crate::domain::stock::Position;
 use crate::domain::time::Timestamp;
 use crate::ports::store::{
-    DeadLetter, GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Lookup, ManifestCarton, PartitionImage,
+    GatherLimits, Gathered, Lane, LaneEntry, LaneItem, Listed, Lookup, ManifestCarton, PartitionImage,
     StoredTransaction, StoredWave,
 };
 use crate::store::format::{self, StoredItem};
@@ -382,13 +382,13 @@ pub fn wake_ups(rows: &dyn ReadRows) -> Result<Vec<(PartitionId, Timestamp)>, Ro
 /// Walks a partition's dead letters; see [`crate::ports::store::Store::dead_letters`].
 ///
 /// # Errors
-/// When rows cannot be read or decoded.
+/// When rows cannot be read. What cannot be decoded is a letter that says so.
 pub fn dead_letters(
     rows: &dyn ReadRows,
     partition: PartitionId,
     after: u64,
     limit: usize,
-) -> Result<Vec<(u64, DeadLetter)>, RowError> {
+) -> Result<Vec<Listed>, RowError> {
     let mut found = Vec::new();
     if limit == 0 {
         return Ok(found);
@@ -397,7 +397,9 @@ pub fn dead_letters(
     let prefix = keys::partition(partition);
     walk_chunked(rows, Table::Dead, &prefix, Some(&after), 2 + 8, &mut |key, value| {
         let n = keys::u64_at(key, 2).ok_or_else(|| misshapen(Table::Dead))?;
-        found.push((n, decoded(|| format!("dead letter {n}"), format::decode_dead(value))?.0));
+        // One that cannot be read must not hide the others.
+        let letter = format::decode_dead(value).map(|(letter, _)| letter);
+        found.push((n, letter.map_err(|e| format!("dead letter {n}: {e}"))));
         Ok(if found.len() == limit { Walk::Stop } else { Walk::On })
     })?;
     Ok(found)
