@@ -45,4 +45,6 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = format::decode_notice(bytes);
     let _ = format::decode_receipt(bytes);
     let _ = format::decode_receipts_head(bytes);
+    let _ = format::decode_held_claim(bytes);
+    let _ = format::decode_homes(bytes);
 });

@@ -114,7 +114,9 @@ async fn lanes_close_in_their_order_and_open_again() {
     until(&server, &ids[ids.len() - 1], |d| d["state"] == "backordered").await;
     // A batch was refused that one order would still fit beside: well past that bound.
     disk.leave_mib(50);
-    post(&server, "/v1/orders", &order("closed")).await.is_problem(503, "store_full");
+    let refused = post(&server, "/v1/orders", &order("closed")).await;
+    refused.is_problem(503, "store_full");
+    assert!(refused.header("retry-after").is_some(), "it says when to come again");
     assert_eq!(post(&server, "/v1/inventory/moves", &receipt("open")).await.status, 202);
     assert_eq!(cancel(&server, &ids[0]).await.status, 202);
 
@@ -130,8 +132,13 @@ async fn lanes_close_in_their_order_and_open_again() {
     let grown = format!("remount,size={}m", 4 * DISK_MIB);
     assert!(Command::new("mount").args(["-o", &grown]).arg(&disk.0).status().unwrap().success());
     disk.leave_mib(2 * DISK_MIB);
-    assert_eq!(post(&server, "/v1/orders", &order("open again")).await.status, 202);
+    let again = post(&server, "/v1/orders", &order("open again")).await;
+    assert_eq!(again.status, 202);
     assert_eq!(cancel(&server, &ids[2]).await.status, 202);
+    until(&server, again.id(), |d| d["state"] == "backordered").await;
+    for cancelled in &ids[..3] {
+        until(&server, cancelled, |d| d["state"] == "cancelled").await;
+    }
     assert_eq!(post(&server, "/v1/inventory/moves", &receipt("closed")).await.status, 202);
 
     // What was accepted is there, what was refused left nothing behind.

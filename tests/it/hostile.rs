@@ -23,9 +23,10 @@ use crate::server::TestServer;
 
 /// Requests under way at once.
 const AT_ONCE: usize = 48;
-/// An answer to a whole request comes within this; without one the request was not whole.
+/// What may not be a whole request is waited for so long: the server may be waiting for the rest of it.
 const ANSWER_WITHIN: Duration = Duration::from_millis(400);
-/// After our end of the connection is closed the other must be too, within this.
+/// A whole request is answered, or its connection closed, within this; and after our end of a connection
+/// is closed the other is too.
 const HANG: Duration = Duration::from_secs(60);
 /// What the process may hold more after many requests than after some.
 const GROWTH_MAX: u64 = 48 << 20;
@@ -60,7 +61,8 @@ fn valid() -> Vec<Vec<u8>> {
     let batch = format!("[{one},{one}]");
     let receipt =
         json!({"reference": "h", "warehouse": "ATL1", "type": "receipt", "sku": "A", "quantity": 1});
-    let report = json!([{"confirmation_id": "c", "type": "picking", "release_id": id}]);
+    let release = format!("{id}.1.1");
+    let report = json!([{"confirmation_id": "c", "type": "picking", "release_id": release, "at": "2026-01-01T00:00:00Z"}]);
     let traced = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
                   tracestate: a=1,b=2\r\nX-Correlation-ID: h-1\r\n";
     let chunked = format!(
@@ -90,6 +92,15 @@ fn valid() -> Vec<Vec<u8>> {
             "",
         ),
         with("GET", "/v1/warehouses/ATL1/inventory?sku=A&limit=3", "", ""),
+        with(
+            "GET",
+            "/v1/events?types=wavegate.order.*&after=earliest&limit=5",
+            "Accept: application/json\r\n",
+            "",
+        ),
+        with("POST", "/v1/events/tickets", "", &json!({"types": ["wavegate.order.*"]}).to_string()),
+        with("PATCH", &format!("/v1/webhooks/endpoints/{id}"), "", &json!({"types": ["*"]}).to_string()),
+        with("POST", "/v1/ops/dead-letters/ATL1.1/redrive", "", ""),
         chunked.into_bytes(),
     ]
 }
@@ -182,11 +193,22 @@ async fn exchange(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     // The server may close before it has read all: that is its right.
     let _written = stream.write_all(bytes).await;
-    let _some = tokio::time::timeout(ANSWER_WITHIN, first(&mut stream, &mut answer)).await;
+    let patience = if is_whole(bytes) { HANG } else { ANSWER_WITHIN };
+    let some = tokio::time::timeout(patience, first(&mut stream, &mut answer)).await;
+    assert!(some.is_ok() || !is_whole(bytes), "it hangs: {:?}", String::from_utf8_lossy(bytes));
     let _closed = stream.shutdown().await;
     let rest = tokio::time::timeout(HANG, stream.read_to_end(&mut answer)).await;
     assert!(rest.is_ok(), "no end within {HANG:?} for {:?}", String::from_utf8_lossy(bytes));
     answer
+}
+
+/// True when a request says how long its body is, and it is that long.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let mut lengths = head.lines().filter_map(|line| line.strip_prefix("content-length:"));
+    let length = lengths.next().and_then(|n| n.trim().parse::<usize>().ok());
+    length == Some(bytes.len() - end - 4) && lengths.next().is_none() && !head.contains("transfer-encoding")
 }
 
 async fn first(stream: &mut TcpStream, answer: &mut Vec<u8>) {
@@ -317,4 +339,42 @@ async fn idle_and_slow_connections_do_not_keep_others_out() {
     // A tenth of the slowest that anybody waits for; a busy machine takes its share of it.
     assert!(longest < Duration::from_secs(3), "one took {longest:?}");
     assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+#[actix_rt::test]
+async fn a_head_or_a_body_that_trickles_is_cut_off_and_a_body_is_told_why() {
+    let server = TestServer::start();
+    let to = address(&server);
+    let cut = async |whole: String, begun: usize| {
+        let stream = TcpStream::connect(to).await.expect("a connection");
+        let (mut read, mut write) = stream.into_split();
+        let whole = whole.into_bytes();
+        write.write_all(&whole[..begun]).await.expect("the beginning is taken");
+        let trickling = actix_rt::spawn(async move {
+            for byte in &whole[begun..] {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if write.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (sent, mut answer) = (Instant::now(), Vec::new());
+        // A connection that is reset is cut off, too.
+        let _end = tokio::time::timeout(HANG, read.read_to_end(&mut answer)).await.expect("it is cut off");
+        let took = sent.elapsed();
+        trickling.abort();
+        (took, statuses(&answer), String::from_utf8_lossy(&answer).into_owned())
+    };
+    let body = order("trickle").to_string();
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let in_head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(200));
+    let (head_cut, body_cut) = tokio::join!(cut(in_head, 20), cut(format!("{head}{body}"), head.len() + 1));
+    let (took, seen, _) = head_cut;
+    assert!((10..30).contains(&took.as_secs()) && seen.iter().all(|s| *s == 408), "{seen:?} after {took:?}");
+    let (took, seen, answer) = body_cut;
+    assert!((25..50).contains(&took.as_secs()), "{took:?}");
+    assert!(seen == [408] && answer.contains("request_timeout"), "{answer}");
 }

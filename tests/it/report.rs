@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use prometheus_parse::{Sample, Scrape, Value as Measured};
@@ -19,7 +19,7 @@ use wavegate_engine::store::rows::Room;
 use crate::door::{self, ACME, OPERATOR, WMS, keys, receive, request, send};
 use crate::node::{self, ATL1, BACKORDER_MAX, Node, PausedClock, find};
 use crate::server::TestServer;
-use crate::shop;
+use crate::shop::{self, PATIENCE};
 use crate::sse;
 
 fn parse(text: &str) -> Scrape {
@@ -28,10 +28,14 @@ fn parse(text: &str) -> Scrape {
 
 /// The value of a series.
 fn value(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
+    value_if_any(scrape, name, labels).unwrap_or_else(|| panic!("there is no {name} {labels:?}"))
+}
+
+fn value_if_any(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let is = |s: &&Sample| s.metric == name && labels.iter().all(|(k, v)| s.labels.get(k) == Some(v));
-    match scrape.samples.iter().find(is).map(|s| &s.value) {
-        Some(Measured::Counter(v) | Measured::Gauge(v)) => *v,
-        Some(Measured::Histogram(buckets)) => buckets.last().map_or(0.0, |b| b.count),
+    match &scrape.samples.iter().find(is)?.value {
+        Measured::Counter(v) | Measured::Gauge(v) => Some(*v),
+        Measured::Histogram(buckets) => Some(buckets.last().map_or(0.0, |b| b.count)),
         other => panic!("{name} {labels:?} is {other:?}"),
     }
 }
@@ -103,6 +107,39 @@ async fn an_order_moves_the_counters_of_its_way_through_the_house() {
     // Only a warehouse that has or had work has series of its own.
     let named = after.samples.iter().filter_map(|s| s.labels.get("warehouse")).collect::<BTreeSet<_>>();
     assert_eq!(named, BTreeSet::from(["ATL1"]));
+}
+
+#[actix_rt::test]
+async fn what_waits_at_a_paused_warehouse_is_its_backlog_with_the_age_of_the_oldest() {
+    let server = TestServer::start();
+    let pause = "/v1/ops/warehouses/ATL1/pause";
+    assert_eq!(door::post(&server, pause, &json!({})).await.status, 200);
+    for n in 1..=3 {
+        assert_eq!(door::post(&server, "/v1/orders", &door::order(&format!("w{n}"))).await.status, 202);
+    }
+    let atl1 = [("warehouse", "ATL1")];
+    let seen = |of: &Scrape| {
+        let backlog = value_if_any(of, "warehouse_backlog", &atl1)?;
+        let oldest = value_if_any(of, "warehouse_backlog_oldest_seconds", &atl1)?;
+        Some((backlog, oldest, value_if_any(of, "orders", &[("state", "accepted")])?))
+    };
+    let waits = |(backlog, oldest, accepted)| (backlog, accepted) == (3.0, 3.0) && oldest > 0.2;
+    metrics_until(&server, |of| seen(of).is_some_and(waits)).await;
+    assert_eq!(door::post(&server, "/v1/ops/warehouses/ATL1/resume", &json!({})).await.status, 200);
+    metrics_until(&server, |of| seen(of) == Some((0.0, 0.0, 0.0))).await;
+}
+
+/// Reads the metrics until they are as wanted.
+async fn metrics_until(server: &TestServer, wanted: impl Fn(&Scrape) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let now = parse(&metrics(server, None).await.1);
+        if wanted(&now) {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{:?}", now.samples);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Name, type and help of every family, checked line by line on the way: each sample belongs to the
