@@ -11,6 +11,7 @@ use super::order::{Orders, References};
 use super::process::{self, Served};
 use super::redis::RedisServer;
 use super::report::{Check, Report, Target};
+use super::rounds::Rounds;
 use super::server::{self, Wms};
 use super::{Bench, Error};
 
@@ -51,11 +52,28 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
     Ok(())
 }
 
-struct Throughput {
-    ceiling: Run,
-    paused: Run,
-    running: Run,
-    random: Run,
+/// One round as fast as answers come.
+pub(super) struct Throughput {
+    pub(super) ceiling: Run,
+    pub(super) paused: Run,
+    pub(super) running: Run,
+    pub(super) random: Run,
+}
+
+/// Rounds as fast as answers come.
+pub(super) async fn at_full_speed(bench: &Bench<'_>, name: &str) -> Result<Rounds<Throughput>, Error> {
+    let all = [
+        (Side::Ceiling, References::Ordered),
+        (Side::Server(Wms::Paused), References::Ordered),
+        (Side::Server(Wms::AtOnce), References::Ordered),
+        (Side::Server(Wms::Paused), References::Random),
+    ];
+    let rounds = bench.rounds(name, async |turn| {
+        let run = async |(side, references)| fresh(bench, side, references, Pace::Answers).await;
+        let [ceiling, paused, running, random] = turn.each(all, run).await?;
+        Ok(Throughput { ceiling, paused, running, random })
+    });
+    rounds.await
 }
 
 /// The most that the server accepts in a second.
@@ -66,19 +84,7 @@ struct Max {
 
 /// As fast as answers come.
 async fn throughput(bench: &Bench<'_>, report: &mut Report) -> Result<Max, Error> {
-    let (ordered, random) = (References::Ordered, References::Random);
-    let all = [
-        (Side::Ceiling, ordered),
-        (Side::Server(Wms::Paused), ordered),
-        (Side::Server(Wms::AtOnce), ordered),
-        (Side::Server(Wms::Paused), random),
-    ];
-    let rounds = bench.rounds("accept", async |turn| {
-        let run = async |(side, references)| fresh(bench, side, references, Pace::Answers).await;
-        let [ceiling, paused, running, random] = turn.each(all, run).await?;
-        Ok(Throughput { ceiling, paused, running, random })
-    });
-    let rounds = rounds.await?;
+    let rounds = at_full_speed(bench, "accept").await?;
     let rates = [
         ("accepted by the ceiling", rounds.series(|r| r.ceiling.per_second)),
         ("accepted, pipelines paused", rounds.series(|r| r.paused.per_second)),

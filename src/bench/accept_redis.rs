@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::accept::{FILLED_FROM, Run, Side, WAREHOUSES, fresh, load, stocked};
+use super::accept::{FILLED_FROM, Run, Side, WAREHOUSES, at_full_speed, fresh, load, stocked};
 use super::load::Pace;
 use super::order::{Orders, References};
 use super::redis::RedisServer;
@@ -19,28 +19,9 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
     second_node(bench, report, max / 2.0).await
 }
 
-struct Throughput {
-    ceiling: Run,
-    paused: Run,
-    running: Run,
-    random: Run,
-}
-
 /// As fast as answers come; the most that the server accepts in a second.
 async fn throughput(bench: &Bench<'_>, report: &mut Report) -> Result<f64, Error> {
-    let (ordered, random) = (References::Ordered, References::Random);
-    let all = [
-        (Side::Ceiling, ordered),
-        (Side::Server(Wms::Paused), ordered),
-        (Side::Server(Wms::AtOnce), ordered),
-        (Side::Server(Wms::Paused), random),
-    ];
-    let rounds = bench.rounds("accept in Redis", async |turn| {
-        let run = async |(side, references)| fresh(bench, side, references, Pace::Answers).await;
-        let [ceiling, paused, running, random] = turn.each(all, run).await?;
-        Ok(Throughput { ceiling, paused, running, random })
-    });
-    let rounds = rounds.await?;
+    let rounds = at_full_speed(bench, "accept in Redis").await?;
     let rates = [
         ("in Redis: accepted by the ceiling", rounds.series(|r| r.ceiling.per_second)),
         ("in Redis: accepted, pipelines paused", rounds.series(|r| r.paused.per_second)),
